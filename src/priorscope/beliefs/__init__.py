@@ -1,0 +1,1 @@
+"""A kernel on data -> its modes, Gaussians, processes, similarity."""

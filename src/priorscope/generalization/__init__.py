@@ -1,0 +1,1 @@
+"""Hypotheses: which generalisation a trained network takes, and with what probability."""

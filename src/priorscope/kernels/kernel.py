@@ -1,0 +1,294 @@
+"""The waist of the hourglass: a kernel is a function of two sets of points.
+
+A subclass gives `matrix` and `variances` (and `tensor4`, where its outputs are coupled); the calls that users make
+check the input and the memory first. `kernel.on(x)` is the same kernel, frozen on its data: it owns the Gram matrix
+and its one factorisation, and is accepted wherever (kernel, x) is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data.inputs import Inputs, check_inputs, count, leaves
+from ..errors import DataError, MemoryBudgetError
+from ..linalg.symmetric import Eigendecomposition, decompose
+
+COUPLED_LIMIT = 2000
+"""Above this many (points × outputs), coupled outputs are treated as independent: trace kernel ⊗ identity."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a kernel comes from.
+
+    kind: "nngp", "ntk" (infinite width), "empirical ntk", "classical", "user" or "combination".
+    rates: {parameter name: c} of an NTK, else None. standard: all trainable parameters have the rate 1.
+    widths: the smallest hidden width of the network it came from, where known.
+    """
+
+    kind: Literal["nngp", "ntk", "empirical ntk", "classical", "user", "combination"]
+    rates: Mapping[str, float] | None = None
+
+    @property
+    def standard(self) -> bool:
+        """Whether plain gradient descent, one rate for all that learns, is what this NTK describes."""
+        return self.rates is not None and all(rate in (0.0, 1.0) for rate in self.rates.values())
+
+
+class Kernel(ABC):
+    """A positive semi-definite function of two points: k(x1, x2) -> (n1, n2)."""
+
+    origin: Origin = Origin("user")
+    coupled: bool = False
+    """Whether several outputs have more than k ⊗ identity between them."""
+
+    @abstractmethod
+    def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        """(n1, n2) for checked inputs; x2 = None asks for the Gram matrix of x1, symmetric."""
+
+    @abstractmethod
+    def variances(self, x: Inputs) -> Tensor:
+        """(n,) for checked inputs: k(x, x), computed as accurately as the Gram matrix's diagonal."""
+
+    def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        """(n1, o, n2, o) for checked inputs."""
+        return self.matrix(x1, x2)[:, None, :, None]
+
+    def __call__(self, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "n1 n2"]:
+        """The kernel between two sets of points; with one, the Gram matrix (never its diagonal)."""
+        self._check(x1, x2)
+        return self.matrix(x1, x2)
+
+    def diagonal(self, x: Inputs) -> Float[Tensor, " n"]:
+        """k(x_i, x_i) for every point."""
+        return self.variances(check_inputs(x))
+
+    def blocks(self, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "n1 o n2 o"]:
+        """The kernel between all outputs; its mean over equal outputs is `kernel(x1, x2)`."""
+        self._check(x1, x2)
+        return self.tensor4(x1, x2)
+
+    def on(self, x: Inputs) -> "OnData":
+        """This kernel, frozen on its data: owns the Gram matrix and its one factorisation."""
+        return OnData(self, x)
+
+    def __add__(self, other: "Kernel") -> "Kernel":
+        return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __mul__(self, other: "Kernel | float") -> "Kernel":
+        if isinstance(other, Kernel):
+            return Product(self, other)
+        return Scaled(self, other) if isinstance(other, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    @staticmethod
+    def _check(x1: Inputs, x2: Inputs | None) -> None:
+        check_inputs(x1, "x1")
+        if x2 is not None:
+            check_inputs(x2, "x2")
+            shapes = [[leaf.shape[1:] for leaf in leaves(x)] for x in (x1, x2)]
+            if shapes[0] != shapes[1]:
+                raise DataError("x2", f"its points have shapes {shapes[1]}, x1's {shapes[0]}", "Give the same kind")
+        check_memory(count(x1) * count(x1 if x2 is None else x2) * leaves(x1)[0].element_size(), "the kernel matrix")
+
+
+def check_memory(needed: int, what: str, memory: int | None = None) -> None:
+    """Raises MemoryBudgetError where `needed` bytes exceed the budget, or what the machine has free."""
+    allowed = psutil.virtual_memory().available if memory is None else memory
+    if needed > allowed:
+        raise MemoryBudgetError(
+            what,
+            f"needs {needed / 1e9:.3g} GB, {allowed / 1e9:.3g} GB are allowed",
+            "Use fewer points, float32, or a larger `memory`",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Kernel):
+    """(k + l)(x, x') = k(x, x') + l(x, x')."""
+
+    first: Kernel
+    second: Kernel
+    origin: Origin = field(default=Origin("combination"))
+
+    def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        return self.first.matrix(x1, x2) + self.second.matrix(x1, x2)
+
+    def variances(self, x: Inputs) -> Tensor:
+        return self.first.variances(x) + self.second.variances(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Kernel):
+    """(k · l)(x, x') = k(x, x') · l(x, x')."""
+
+    first: Kernel
+    second: Kernel
+    origin: Origin = field(default=Origin("combination"))
+
+    def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        return self.first.matrix(x1, x2) * self.second.matrix(x1, x2)
+
+    def variances(self, x: Inputs) -> Tensor:
+        return self.first.variances(x) * self.second.variances(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Kernel):
+    """(a · k)(x, x') = a · k(x, x'), for a ≥ 0. It keeps the origin: regression does not feel the scale."""
+
+    kernel: Kernel
+    scale: float
+
+    def __post_init__(self) -> None:
+        if not self.scale >= 0:
+            raise DataError("the scale of a kernel", f"is {self.scale}", "Give a number of at least 0")
+
+    @property
+    def origin(self) -> Origin:  # type: ignore[override]
+        return self.kernel.origin
+
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        return self.kernel.coupled
+
+    def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        return self.scale * self.kernel.matrix(x1, x2)
+
+    def variances(self, x: Inputs) -> Tensor:
+        return self.scale * self.kernel.variances(x)
+
+    def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        return self.scale * self.kernel.tensor4(x1, x2)
+
+
+class OnData(Kernel):
+    """A kernel on its data x: the float64 Gram matrix and its one eigendecomposition, each computed once.
+
+    It is itself a kernel (of any points), so it goes wherever a kernel goes.
+    """
+
+    def __init__(self, kernel: Kernel, x: Inputs):
+        self.kernel, self.x = kernel, check_inputs(x)
+        self.origin, self.coupled = kernel.origin, kernel.coupled
+
+    def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        return self._raw if x2 is None and x1 is self.x else self.kernel.matrix(x1, x2)
+
+    def variances(self, x: Inputs) -> Tensor:
+        return self._raw.diagonal() if x is self.x else self.kernel.variances(x)
+
+    def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        return self.kernel.tensor4(x1, x2)
+
+    def on(self, x: Inputs) -> "OnData":
+        return self if x is self.x else OnData(self.kernel, x)
+
+    @cached_property
+    def _raw(self) -> Tensor:
+        return self.kernel(self.x)
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "n n"]:
+        """k(X, X), detached, float64."""
+        return self._raw.detach().to(torch.float64)
+
+    @cached_property
+    def eigen(self) -> Eigendecomposition:
+        """Of the Gram matrix; the rank tolerance is that of the dtype in which the kernel was computed."""
+        return decompose(self.gram, self._raw.dtype)
+
+    @cached_property
+    def _coupled_gram(self) -> Tensor:
+        blocks = self.kernel.blocks(self.x)
+        return blocks.detach().reshape(blocks.shape[0] * blocks.shape[1], -1)
+
+    @cached_property
+    def coupled_eigen(self) -> Eigendecomposition:
+        """Of the blocks as one (n·o, n·o) matrix, points first."""
+        return decompose(self._coupled_gram)
+
+    def cross(self, x_new: Inputs) -> Float[Tensor, "m n"]:
+        """k(x_new, X), detached, float64."""
+        return self.gram if x_new is self.x else self.kernel(x_new, self.x).detach().to(torch.float64)
+
+
+def takes_kernel_on_data(function: Callable) -> Callable:
+    """Lets `function(kernel, x, ...)` also be called as `function(kernel.on(x), ...)`; pairs likewise."""
+
+    @wraps(function)
+    def call(kernel: Any, *args: Any, **keywords: Any) -> Any:
+        on_data = getattr(kernel, "x", None) if isinstance(kernel, (OnData, KernelPair)) else None
+        if on_data is not None and "x" not in keywords and not (args and args[0] is on_data):
+            args = (on_data, *args)
+        return function(kernel, *args, **keywords)
+
+    return call
+
+
+class KernelMatrices(NamedTuple):
+    """Both kernels between the same points, (n1, n2) each."""
+
+    nngp: Float[Tensor, "n1 n2"]
+    ntk: Float[Tensor, "n1 n2"]
+
+
+@runtime_checkable
+class JointKernels(Protocol):
+    """What computes both kernels of a limit in one pass, and can explain itself."""
+
+    def both(self, x1: Inputs, x2: Inputs | None) -> KernelMatrices: ...
+
+    def explain(self) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class KernelPair:
+    """The two kernels of one network: nngp, the covariance of its outputs at initialisation, and its ntk.
+
+    Args:
+        nngp, ntk: any two kernels of the same kind of points.
+        joint: computes both in one pass (an infinite-width limit does).
+    """
+
+    nngp: Kernel
+    ntk: Kernel
+    joint: JointKernels | None = field(default=None, repr=False)
+
+    def __call__(self, x1: Inputs, x2: Inputs | None = None) -> KernelMatrices:
+        """Both matrices, in one pass where the pair comes from a limit."""
+        Kernel._check(x1, x2)
+        if self.joint is not None:
+            return self.joint.both(x1, x2)
+        return KernelMatrices(self.nngp.matrix(x1, x2), self.ntk.matrix(x1, x2))
+
+    def explain(self) -> Any:
+        """How a limit was derived: node, rule, variances, rates and source, of the last call."""
+        if self.joint is None:
+            raise DataError("this KernelPair", "was put together by hand", "Ask a pair from infinite_width")
+        return self.joint.explain()
+
+    def on(self, x: Inputs) -> "KernelPair":
+        """The pair, frozen on its data; both Gram matrices come from one pass."""
+        if self.x is not None and x is self.x:
+            return self
+        pair = KernelPair(self.nngp.on(x), self.ntk.on(x), self.joint)
+        if self.joint is not None:
+            check_inputs(x)
+            pair.nngp.__dict__["_raw"], pair.ntk.__dict__["_raw"] = self(x)
+        return pair
+
+    @property
+    def x(self) -> Inputs | None:
+        """The data, where the pair is frozen on them."""
+        if isinstance(self.nngp, OnData) and isinstance(self.ntk, OnData) and self.nngp.x is self.ntk.x:
+            return self.ntk.x
+        return None

@@ -1,0 +1,1 @@
+"""Matrices only; this floor knows no kernel."""

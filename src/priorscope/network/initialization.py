@@ -1,0 +1,220 @@
+"""How a module's parameters are drawn, and how strongly each of them learns.
+
+An `Initialization` is a law: W ~ N(0, σ_w²/fan_in), b ~ N(0, σ_b²). A parameterization is a set of rates c, one per
+parameter, which multiply its learning rate: Θ = J diag(c) Jᵀ. c = 1 is plain gradient descent ("standard");
+c = σ_w²/fan_in for weights and σ_b² for biases is the textbook NTK parameterization ("ntk"), of the same module.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PriorscopeWarning, RatesError
+
+Parameterization = Literal["standard", "ntk"]
+Rates = Mapping[str, float]
+
+LAYERS_WITH_A_LAW = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Variances(NamedTuple):
+    """σ_w² and σ_b² of one layer: W ~ N(0, σ_w²/fan_in), b ~ N(0, σ_b²); σ_b² is 0 without a bias."""
+
+    weight: Any
+    bias: Any
+
+
+def fan_in(layer: nn.Module) -> int:
+    """The number of inputs that one output of a linear or convolutional layer sums over."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight[0].numel()
+
+
+def layers_with_a_law(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, layer) for each layer whose weights have a law, once each, in order."""
+    for path, module in model.named_modules():
+        if isinstance(module, LAYERS_WITH_A_LAW):
+            yield path, module
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """The law of a module's weights: W ~ N(0, σ_w²/fan_in), b ~ N(0, σ_b²), Gaussian, independent.
+
+    Args:
+        weight_variance: σ_w². 2 keeps the size of ReLU's signals from layer to layer (He et al. 2015).
+        bias_variance: σ_b².
+        parameterization: "standard" (every rate 1) or "ntk" (rates σ_w²/fan_in and σ_b²).
+
+    A tensor may be given for either variance; kernels are then differentiable in it.
+    Source: Lee et al. 2019 (1902.06720), eq. 1 and appendix F for the two parameterizations.
+    """
+
+    weight_variance: Any = 2.0
+    bias_variance: Any = 0.01
+    parameterization: Parameterization = "standard"
+    by_layer: Mapping[int, Variances] | None = field(default=None, repr=False, compare=False)
+    bias_over_fan_in: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.parameterization not in ("standard", "ntk"):
+            raise RatesError("parameterization", f"is {self.parameterization!r}", 'Give "standard" or "ntk"')
+        for name in ("weight_variance", "bias_variance"):
+            value = float(getattr(self, name))
+            if not (value >= 0 and math.isfinite(value)):
+                raise RatesError(name, f"is {value}", "Give a variance: a finite number of at least 0")
+
+    @classmethod
+    def torch_default(cls, parameterization: Parameterization = "standard") -> "Initialization":
+        """PyTorch's own variances of Linear and Conv layers: σ_w² = 1/3, σ_b² = 1/(3·fan_in).
+
+        PyTorch draws uniformly with these variances; `apply_` draws Gaussians.
+        """
+        return cls(1 / 3, 1 / 3, parameterization, bias_over_fan_in=True)
+
+    @classmethod
+    def measured(cls, model: nn.Module, parameterization: Parameterization = "standard") -> "Initialization":
+        """The second moments of the weights as they are now, layer by layer (no prediction once trained)."""
+
+        def second_moment(values: Any) -> float:
+            return 0.0 if values is None else float(values.detach().double().square().mean())
+
+        by_layer = {
+            id(layer): Variances(fan_in(layer) * second_moment(layer.weight), second_moment(layer.bias))
+            for _, layer in layers_with_a_law(model)
+        }
+        return cls(1.0, 0.0, parameterization, by_layer=by_layer)
+
+    def variances(self, layer: nn.Module) -> Variances:
+        """σ_w² and σ_b² of one layer of the model."""
+        if self.by_layer is not None:
+            if id(layer) not in self.by_layer:
+                raise RatesError(
+                    f"this nn.{type(layer).__name__}",
+                    "is not of the measured model",
+                    "Measure the model itself",
+                )
+            return self.by_layer[id(layer)]
+        if getattr(layer, "bias", None) is None:
+            return Variances(self.weight_variance, 0.0)
+        scale = fan_in(layer) if self.bias_over_fan_in else 1
+        return Variances(self.weight_variance, self.bias_variance / scale)
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module, seed: int) -> nn.Module:
+        """Draws the weights of every layer that has a law, in place, and returns the model.
+
+        Parameters without a law (gains of normalisations, bare tensors) stay as they are; a warning names them.
+        """
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(parameter: Tensor, variance: Any) -> None:
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_((noise * float(variance) ** 0.5).to(parameter.dtype))
+
+        drawn: set[int] = set()
+        for _, layer in layers_with_a_law(model):
+            w, b = self.variances(layer)
+            for parameter, variance in ((layer.weight, w / fan_in(layer)), (layer.bias, b)):
+                if isinstance(parameter, nn.Parameter) and id(parameter) not in drawn:
+                    drawn.add(id(parameter))
+                    draw(parameter, variance)
+        lawless = [name for name, parameter in model.named_parameters() if id(parameter) not in drawn]
+        if lawless:
+            warnings.warn(f"no law is known for {_listed(lawless)}: left as they are.", PriorscopeWarning, stacklevel=3)
+        return model
+
+    def rates(self, model: nn.Module, **named: float) -> dict[str, float]:
+        """{parameter name: c}. Frozen parameters have c = 0.
+
+        Args:
+            named: rates given by hand, by parameter name (`**{"norm.weight": 1.0}`); they win over the law.
+
+        Raises:
+            RatesError: in "ntk", for parameters without a law that are not named; for unknown names.
+        """
+        check_names(model, named)
+        lawful: dict[int, Any] = {}
+        for _, layer in layers_with_a_law(model):
+            w, b = self.variances(layer)
+            lawful.setdefault(id(layer.weight), w / fan_in(layer))
+            if layer.bias is not None:
+                lawful.setdefault(id(layer.bias), b)
+        result: dict[str, float] = {}
+        missing = []
+        for name, parameter in model.named_parameters():
+            if name in named:
+                result[name] = float(named[name])
+            elif not parameter.requires_grad:
+                result[name] = 0.0
+            elif self.parameterization == "standard":
+                result[name] = 1.0
+            elif id(parameter) in lawful:
+                result[name] = float(lawful[id(parameter)])
+            else:
+                missing.append(name)
+        if missing:
+            raise RatesError(
+                _listed(missing),
+                'has no law, so no rate in the "ntk" parameterization',
+                f'Name it: rates(model, **{{"{missing[0]}": 1.0}})',
+            )
+        return result
+
+
+def check_names(model: nn.Module, rates: Rates) -> None:
+    """Raises RatesError for names that the model does not have and for rates that are not numbers of at least 0."""
+    known = {name for name, _ in model.named_parameters()}
+    unknown = sorted(set(rates) - known)
+    if unknown:
+        raise RatesError(
+            _listed(unknown), "is not a parameter of the model", f"Names are like {_listed(sorted(known))}"
+        )
+    for name, rate in rates.items():
+        if not (math.isfinite(rate) and rate >= 0):
+            raise RatesError(f"the rate of `{name}`", f"is {rate}", "Give a finite number of at least 0")
+
+
+def resolve_rates(model: nn.Module, rates: Any = None) -> dict[str, float]:
+    """{parameter name: c} from what users give as `rates=`.
+
+    Args:
+        rates: None (1 for all that learns, 0 for frozen parameters), a complete mapping, an Initialization, or a
+            limit (anything whose `.ntk.origin.rates` or `.origin.rates` is a mapping).
+    """
+    if rates is None:
+        return {name: float(parameter.requires_grad) for name, parameter in model.named_parameters()}
+    if isinstance(rates, Initialization):
+        return rates.rates(model)
+    if not isinstance(rates, Mapping):
+        origin = getattr(getattr(rates, "ntk", rates), "origin", None)
+        rates = getattr(origin, "rates", None)
+        if rates is None:
+            raise RatesError("rates", "is not a mapping, an Initialization or a limit", "Give {parameter name: c}")
+    check_names(model, rates)
+    missing = [name for name, _ in model.named_parameters() if name not in rates]
+    if missing:
+        raise RatesError(_listed(missing), "has no rate", "Give every parameter one (0 freezes it)")
+    return {name: float(rates[name]) for name, _ in model.named_parameters()}
+
+
+def check_same_rates(first: Rates | None, second: Rates | None, what: str) -> None:
+    """Raises RatesError where two sets of rates, both known, are not equal to rounding."""
+    if first is None or second is None:
+        return
+    names = sorted(set(first) | set(second))
+    for name in names:
+        a, b = first.get(name), second.get(name)
+        if a is None or b is None or not math.isclose(a, b, rel_tol=1e-9):
+            raise RatesError(what, f"belong to different rates (`{name}`: {a} and {b})", "Give the same rates= to both")
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:4])
+    return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -2,6 +2,8 @@
 
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401  (the hook looks the checker up by name)
+
 install_import_hook("priorscope", "tests.typecheck.check")
 
 import matplotlib  # noqa: E402

@@ -1,0 +1,120 @@
+"""The user's own files: a CSV with a target column, or an NPZ with x and y."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..errors import DataError
+from .dataset import Dataset
+from .named import NAMES, named
+
+FEW_CLASSES = 20
+"""An integer target with at most this many different values is taken as classes."""
+
+
+def load(
+    source: str, target: str | None = None, task: Literal["regression", "classification"] | None = None
+) -> Dataset:
+    """A data set by name, or from a `.csv` (with `target`) or `.npz` (with arrays x and y) file.
+
+    Args:
+        source: a name of NAMES, or a path.
+        target: the CSV's column to predict. Other numeric columns are inputs as they are; text, category and
+            boolean columns become one indicator per value.
+        task: what the target is, where its type does not say: floats are regression; text, booleans, and integers
+            with at most 20 values are classes.
+    """
+    path = Path(source)
+    if path.suffix == "" and not path.exists():
+        if target is not None:
+            raise DataError(f"--target {target}", f"has no meaning for the named data set {source!r}", "Leave it out")
+        return named(source)
+    if path.suffix not in (".csv", ".npz"):
+        raise DataError(source, "is neither a name nor a .csv or .npz file", f"Names are {', '.join(sorted(NAMES))}")
+    if not path.is_file():
+        raise DataError(source, "does not exist", "Give the path of a .csv or .npz file")
+    return _read_csv(path, target, task) if path.suffix == ".csv" else _read_npz(path, task)
+
+
+def _read_csv(path: Path, target: str | None, task: str | None) -> Dataset:
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(str(path), f"is not a readable CSV ({error})", "Give a CSV with one header line") from error
+    columns = ", ".join(map(str, table.columns[:12]))
+    if target is None:
+        raise DataError(str(path), "needs a target", f"Name the column to predict; columns are {columns}")
+    if target not in table.columns:
+        raise DataError(str(path), f"has no column {target!r}", f"Columns are {columns}")
+    if table.empty:
+        raise DataError(str(path), "has no rows", "Give at least two rows")
+    holes = table.isna().sum()
+    if holes.any():
+        listed = ", ".join(f"{name} ({number})" for name, number in holes[holes > 0].items())
+        raise DataError(str(path), f"has missing values in {listed}", "Fill them or drop those rows first")
+    inputs = table.drop(columns=target)
+    if inputs.empty:
+        raise DataError(str(path), "has no column besides the target", "Give at least one input column")
+    is_number = [pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d) for d in inputs.dtypes]
+    categorical = [str(name) for name, number in zip(inputs.columns, is_number, strict=True) if not number]
+    for name in categorical:
+        if inputs[name].nunique() > max(50, len(inputs) // 2):
+            raise DataError(
+                f"the column {name!r}", f"has {inputs[name].nunique()} different values", "Drop it or make it a number"
+            )
+    wide = pd.get_dummies(inputs, columns=categorical, dtype=float) if categorical else inputs.astype(float)
+    numeric = torch.tensor([str(name) in inputs.columns and str(name) not in categorical for name in wide.columns])
+    y, class_names = _target(table[target], task)
+    notes = [f"{len(table)} rows of {path.name}, {int(numeric.sum())} numeric columns"]
+    if categorical:
+        notes.append(f"categorical columns one-hot: {', '.join(categorical)}")
+    return Dataset(
+        path.stem,
+        torch.as_tensor(wide.to_numpy(dtype=np.float64)),
+        y,
+        features=tuple(map(str, wide.columns)),
+        numeric=numeric,
+        class_names=class_names,
+        target=target,
+        notes=tuple(notes),
+    )
+
+
+def _target(column: pd.Series, task: str | None) -> tuple[torch.Tensor, tuple[str, ...] | None]:
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    is_float = pd.api.types.is_float_dtype(column)
+    if task is None:
+        classes = not is_number or (not is_float and column.nunique() <= FEW_CLASSES)
+    else:
+        classes = task == "classification"
+    if not classes:
+        if not is_number:
+            raise DataError(f"the target {column.name!r}", "is not a number", "Ask for classification")
+        return torch.tensor(column.to_numpy(dtype=np.float64)), None
+    if column.nunique() < 2:
+        raise DataError(f"the target {column.name!r}", "has a single value", "Choose another target")
+    codes, values = pd.factorize(column, sort=True)
+    return torch.as_tensor(codes.astype(np.int64)), tuple(map(str, values))
+
+
+def _read_npz(path: Path, task: str | None) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file)
+            missing = [name for name in ("x", "y") if name not in names]
+            if missing:
+                raise DataError(str(path), f"has no array {missing[0]!r}", f"It has {', '.join(names)}; give x and y")
+            x, y = file["x"], file["y"]
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            str(path), f"is not a readable NPZ ({error})", "Write it with numpy.savez(path, x=, y=)"
+        ) from error
+    if x.ndim < 2 or y.ndim != 1 or x.dtype.kind not in "fiub":
+        raise DataError(str(path), f"has x {x.shape} {x.dtype} and y {y.shape}", "Give numbers x (n, ...) and y (n,)")
+    labels, class_names = _target(pd.Series(y, name="y"), task)
+    return Dataset(path.stem, torch.as_tensor(x.astype(np.float64)), labels, class_names=class_names)

@@ -14,6 +14,7 @@ from priorscope.network.initialization import fan_in, resolve_rates
 def test_apply_draws_gaussians_of_the_stated_variances(init):
     model = nn.Sequential(nn.Conv2d(3, 200, 5), nn.Flatten(), nn.Linear(200, 2000))
     init.apply_(model, seed=3)
+    model.requires_grad_(False)
     for layer in (model[0], model[2]):
         w, b = init.variances(layer)
         n, m = layer.weight.numel(), layer.bias.numel()
@@ -89,7 +90,7 @@ def test_parameters_without_a_law_are_said():
 
 def test_rates_that_cannot_be_right_raise():
     model = mlp(3, 5, 1)
-    with pytest.raises(RatesError, match="`nonsense` is not|`nonsense`: is not a parameter"):
+    with pytest.raises(RatesError, match="`nonsense`: is not a parameter"):
         resolve_rates(model, {"nonsense": 1.0})
     with pytest.raises(RatesError, match="has no rate"):
         resolve_rates(model, {"0.weight": 1.0})
@@ -97,7 +98,5 @@ def test_rates_that_cannot_be_right_raise():
         Initialization().rates(model, **{"0.weight": -1.0})
     with pytest.raises(RatesError, match="variance"):
         Initialization(weight_variance=-1.0)
-    with pytest.raises(RatesError, match="parameterization"):
-        Initialization(parameterization="mup")
     with pytest.raises(RatesError, match="is not a mapping"):
         resolve_rates(model, 3.0)

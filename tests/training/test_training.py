@@ -29,7 +29,7 @@ def test_the_default_is_gradient_flow_to_the_end():
         ({"momentum": 1.0, "learning_rate": 0.1, "steps": 3}, "momentum"),
         ({"nesterov": True, "learning_rate": 0.1, "steps": 3}, "nesterov"),
         ({"learning_rate": -0.1, "steps": 3}, "learning_rate"),
-        ({"learning_rate": 0.1, "steps": 2.5}, "steps"),
+        ({"learning_rate": 0.1, "steps": -2}, "steps"),
         ({"time": -1.0}, "time"),
         ({"batch_size": 0, "learning_rate": 0.1, "steps": 3}, "batch_size"),
         ({"optimizer": "adam"}, "optimizer"),

@@ -29,6 +29,11 @@ class Variances(NamedTuple):
     bias: Any
 
 
+def number(variance: Any) -> float:
+    """The value of a variance that may be a tensor under autograd."""
+    return float(variance.detach() if isinstance(variance, Tensor) else variance)
+
+
 def fan_in(layer: nn.Module) -> int:
     """The number of inputs that one output of a linear or convolutional layer sums over."""
     weight = layer.weight
@@ -66,7 +71,7 @@ class Initialization:
         if self.parameterization not in ("standard", "ntk"):
             raise RatesError("parameterization", f"is {self.parameterization!r}", 'Give "standard" or "ntk"')
         for name in ("weight_variance", "bias_variance"):
-            value = float(getattr(self, name))
+            value = number(getattr(self, name))
             if not (value >= 0 and math.isfinite(value)):
                 raise RatesError(name, f"is {value}", "Give a variance: a finite number of at least 0")
 
@@ -116,7 +121,7 @@ class Initialization:
 
         def draw(parameter: Tensor, variance: Any) -> None:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.copy_((noise * float(variance) ** 0.5).to(parameter.dtype))
+            parameter.copy_((noise * number(variance) ** 0.5).to(parameter.dtype))
 
         drawn: set[int] = set()
         for _, layer in layers_with_a_law(model):
@@ -156,7 +161,7 @@ class Initialization:
             elif self.parameterization == "standard":
                 result[name] = 1.0
             elif id(parameter) in lawful:
-                result[name] = float(lawful[id(parameter)])
+                result[name] = number(lawful[id(parameter)])
             else:
                 missing.append(name)
         if missing:

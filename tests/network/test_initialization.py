@@ -50,8 +50,8 @@ def test_measured_is_the_second_moment_layer_by_layer():
         model[0].weight.mul_(2)
     measured = Initialization.measured(model)
     w, b = measured.variances(model[0])
-    assert w == pytest.approx(3 * float(model[0].weight.square().mean()))
-    assert b == pytest.approx(float(model[0].bias.square().mean()))
+    assert w == pytest.approx(3 * float(model[0].weight.detach().square().mean()))
+    assert b == pytest.approx(float(model[0].bias.detach().square().mean()))
     with pytest.raises(RatesError, match="not of the measured model"):
         measured.variances(nn.Linear(2, 2))
 

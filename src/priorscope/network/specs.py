@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class ModelMaker:
 
 
 def model_maker(spec: str) -> ModelMaker:
-    """A ModelMaker from a spec (`mlp:3x512:relu`: three hidden layers), `file.py:make_model` or `package.module:make_model`."""
+    """A ModelMaker from a spec (`mlp:3x512:relu`: three hidden layers), `file.py:function` or `module:function`."""
     if spec.startswith("mlp"):
         match = SPEC.fullmatch(spec)
         if match is None:
@@ -94,7 +95,7 @@ def _mlp(depth: int, stated: int, activation: Callable[[], nn.Module]) -> Callab
     def build(inputs: tuple[int, ...], outputs: int, width: int = stated) -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()] if len(inputs) > 1 else []
         widths = [prod(inputs), *[width] * depth]
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), activation()]
         return nn.Sequential(*layers, nn.Linear(width, outputs))
 

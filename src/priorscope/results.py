@@ -76,6 +76,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
+    if isinstance(value, torch.dtype):
+        return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a result cannot hold a {type(value).__name__}")
@@ -106,6 +108,8 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         live_too = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not f.metadata.get("live")}
         return {"class": [type(value).__module__, type(value).__name__], "fields": _pack(live_too, arrays)}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a result cannot save a {type(value).__name__}")
@@ -118,6 +122,8 @@ def _unpack(value: Any, file: Any) -> Any:
         return value
     if "tensor" in value:
         return torch.from_numpy(file[value["tensor"]])
+    if "dtype" in value:
+        return getattr(torch, value["dtype"])
     if "dict" in value:
         return {key: _unpack(item, file) for key, item in value["dict"]}
     if "tuple" in value:

@@ -1,0 +1,102 @@
+"""How a kernel acts on labels with several outputs: independent, coupled, or by its trace kernel.
+
+The one place that decides it. Independent outputs share one (n, n) matrix; coupled ones need the blocks as one
+(n·o, n·o) matrix, points first; above `COUPLED_LIMIT` points × outputs the trace kernel stands in, and says so.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data.inputs import Inputs, count, take
+from ..errors import DataError
+from ..kernels.kernel import COUPLED_LIMIT, Kernel, KernelPair, OnData
+from ..linalg.symmetric import Eigendecomposition
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A kernel on its data as a matrix that acts on (folded) labels.
+
+    data: the kernel on its data. outputs: o. coupled: whether the matrix is (n·o, n·o). note: what was chosen.
+    """
+
+    data: OnData
+    outputs: int
+    coupled: bool
+    note: str
+
+    @property
+    def eigen(self) -> Eigendecomposition:
+        return self.data.coupled_eigen if self.coupled else self.data.eigen
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype in which the kernel was computed."""
+        return self.data(self.data.x).dtype
+
+    def fold(self, values: Float[Tensor, "m o"]) -> Float[Tensor, "k c"]:
+        """Labels as the columns that the matrix acts on: (m·o, 1) if coupled, else (m, o) as they are."""
+        return values.reshape(-1, 1) if self.coupled else values
+
+    def unfold(self, values: Float[Tensor, "*t k c"]) -> Float[Tensor, "*t m o"]:
+        """What `fold` did, undone."""
+        return values.reshape(*values.shape[:-2], -1, self.outputs) if self.coupled else values
+
+    def cross(self, x_new: Inputs) -> Float[Tensor, "k l"]:
+        """K(x_new, X), float64."""
+        if not self.coupled:
+            return self.data.cross(x_new)
+        return _matrix(self.data.blocks(x_new, None if x_new is self.data.x else self.data.x))
+
+    def gram(self, x_new: Inputs) -> Float[Tensor, "k k"]:
+        """K(x_new, x_new), float64."""
+        if not self.coupled:
+            return self.data.gram if x_new is self.data.x else self.data(x_new).detach().to(torch.float64)
+        return _matrix(self.data.blocks(x_new))
+
+    def lift(self, matrix: Float[Tensor, "m n"]) -> Float[Tensor, "k l"]:
+        """A matrix between points as one that acts on folded labels: matrix ⊗ identity if coupled."""
+        return torch.kron(matrix, torch.eye(self.outputs, dtype=matrix.dtype)) if self.coupled else matrix
+
+
+def on_labels(data: OnData, outputs: int) -> Operator:
+    """How this kernel acts on labels with so many outputs.
+
+    Raises:
+        DataError: where the kernel has outputs of its own, and another number of them.
+    """
+    own = own_outputs(data)
+    if own is None:
+        return Operator(data, outputs, coupled=False, note="independent")
+    if own != outputs:
+        raise DataError("y", f"has {outputs} outputs, the kernel has {own}", "Give labels of the model's outputs")
+    if own == 1:
+        return Operator(data, outputs, coupled=False, note="independent")
+    size = count(data.x) * outputs
+    if size <= COUPLED_LIMIT:
+        return Operator(data, outputs, coupled=True, note="coupled")
+    note = f"trace kernel, because {count(data.x)} points × {outputs} outputs exceed {COUPLED_LIMIT}"
+    return Operator(data, outputs, coupled=False, note=note)
+
+
+def own_outputs(data: OnData) -> int | None:
+    """The number of outputs of a kernel that couples them; None for a kernel that serves any number."""
+    return data.blocks(take(data.x, slice(0, 1))).shape[1] if data.coupled else None
+
+
+def check_kernel(kernel: Kernel, place: str) -> Kernel:
+    """The kernel itself, or a DataError that says what was given instead."""
+    if isinstance(kernel, KernelPair):
+        raise DataError(place, "was given a KernelPair", "Give one of its kernels: pair.nngp or pair.ntk")
+    if not isinstance(kernel, Kernel):
+        remedy = "Give a kernel; wrap a function in FunctionKernel, a matrix in PrecomputedKernel"
+        raise DataError(place, f"was given a {type(kernel).__name__} as its kernel", remedy)
+    return kernel
+
+
+def _matrix(blocks: Tensor) -> Tensor:
+    m, o, n, p = blocks.shape
+    return blocks.detach().to(torch.float64).reshape(m * o, n * p)

@@ -1,1 +1,23 @@
 """A kernel on data -> its modes, Gaussians, processes, similarity."""
+
+from .gaussian import Gaussian, Probability
+from .modes import Sinusoids, Spectrum, eigenmodes, sinusoid_r2
+from .process import GaussianProcess, Posterior
+from .similarity import Neighbours, cosine, indistinguishable, indistinguishable_pairs, influence, most_similar
+
+__all__ = [
+    "Gaussian",
+    "GaussianProcess",
+    "Neighbours",
+    "Posterior",
+    "Probability",
+    "Sinusoids",
+    "Spectrum",
+    "cosine",
+    "eigenmodes",
+    "indistinguishable",
+    "indistinguishable_pairs",
+    "influence",
+    "most_similar",
+    "sinusoid_r2",
+]

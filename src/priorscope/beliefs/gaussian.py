@@ -157,9 +157,7 @@ class Gaussian(Result):
         drawn = (noise @ root.T).transpose(1, 2).reshape(n, *self.mean.shape)
         return (self.mean.to(torch.float64) + drawn).to(self.mean.dtype)
 
-    def probability(
-        self, predicate: Callable[[Tensor], Tensor], samples: int = 100_000, seed: int = 0
-    ) -> Probability:
+    def probability(self, predicate: Callable[[Tensor], Tensor], samples: int = 100_000, seed: int = 0) -> Probability:
         """The probability of the set where the predicate holds, counted in samples.
 
         Args:

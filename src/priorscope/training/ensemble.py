@@ -1,0 +1,154 @@
+"""What networks do that are drawn from the initialisation and then trained: a Gaussian in the limit of width."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..beliefs.coupling import Operator, on_labels
+from ..beliefs.gaussian import Gaussian
+from ..data.inputs import Inputs, Labels, count, encode
+from ..errors import DataError
+from ..kernels.kernel import KernelPair, OnData, takes_kernel_on_data
+from ..results import Result, live
+from .filters import check_at, step_limit, weights_filter
+from .training import Training
+from .trajectory import notes_on, warn_beyond_limit
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedEnsemble(Result):
+    """The law of trained networks: mean A Y, covariance K** + A K Aᵀ − A K(X, x) − (A K(X, x))ᵀ.
+
+    K is the nngp, A = Θ(x, X) g_t(Θ) with Θ the ntk and g_t the training's filter.
+
+    Args:
+        labels: the data's labels, as the mathematics takes them.
+        training: how the networks are trained.
+        values: (r,), Gram eigenvalues of the ntk's modes that are learned, descending.
+        outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
+        notes: what a reader should know.
+        pair: both kernels on the data. It is not saved: give it when loading.
+
+    Source: Lee et al. 2019 (1902.06720), eqs. 13-15.
+    """
+
+    labels: Labels
+    training: Training
+    values: Float[Tensor, " r"]
+    outputs: str
+    notes: tuple[str, ...] = ()
+    pair: KernelPair | None = live()
+
+    def __call__(self, x_new: Inputs, at: float | None = None) -> Gaussian:
+        """The law of trained networks at new points.
+
+        Args:
+            x_new: m points.
+            at: time for the flow (may be infinite), whole steps for descent; None for the training's end.
+
+        Returns:
+            A `Gaussian` over (m,) or (m, o), like y.
+        """
+        time = self.training.end if at is None else check_at(self.training, at)
+        operator, nngp = self._operator, self._nngp
+        cross_nngp, cross_ntk = self._cross(x_new)
+        eigen, r = operator.eigen, len(self.values)
+        filtered = weights_filter(self.values, time, self.training, self._scale)
+        modes = eigen.vectors[:, :r]
+        A = (cross_ntk @ modes * filtered) @ modes.T
+        prior = nngp.gram if x_new is nngp.x else nngp(x_new).detach().to(torch.float64)
+        train, cross = operator.lift(nngp.gram), operator.lift(cross_nngp)
+        # A K Aᵀ − A Cᵀ − C Aᵀ as one product and its transpose: symmetric as it is computed.
+        half = A @ (train @ A.T / 2 - cross.T)
+        covariance = operator.lift(prior) + half + half.T
+        mean = operator.unfold(A @ operator.fold(self.labels.values))
+        size = float(torch.maximum(nngp.gram.diagonal().max(), prior.diagonal().max()))
+        rounding = torch.finfo(operator.precision).eps * size * (1 + float(A.square().sum(1).max()))
+        tolerance = (len(covariance) + len(train)) * rounding
+        return Gaussian(self.labels.restore(mean), covariance, tolerance)
+
+    @property
+    def step_limit(self) -> float:
+        """The learning rate, for the training's own loss, beyond which descent diverges."""
+        return step_limit(float(self.values[0]) if len(self.values) else 0.0, self.training, self._scale)
+
+    @property
+    def _scale(self) -> float:
+        return self.training.loss_scale(*self.labels.values.shape)
+
+    @cached_property
+    def _operator(self) -> Operator:
+        return on_labels(_frozen(self._pair.ntk), self.labels.outputs)
+
+    @property
+    def _nngp(self) -> OnData:
+        return _frozen(self._pair.nngp)
+
+    @property
+    def _pair(self) -> KernelPair:
+        if self.pair is None:
+            cause = "this ensemble was loaded without its kernels"
+            raise DataError("TrainedEnsemble", cause, "Give them: TrainedEnsemble.load(path, pair=pair.on(x))")
+        return self.pair
+
+    def _cross(self, x_new: Inputs) -> tuple[Tensor, Tensor]:
+        """Both kernels between new points and the data; in one pass where the pair can."""
+        if x_new is self._nngp.x or self._operator.coupled:
+            return self._nngp.cross(x_new), self._operator.cross(x_new)
+        both = self._pair(x_new, self._nngp.x)
+        return both.nngp.detach().to(torch.float64), both.ntk.detach().to(torch.float64)
+
+
+@takes_kernel_on_data
+def trained_ensemble(
+    pair: KernelPair,
+    x: Inputs,
+    y: Tensor,
+    training: Training = Training(),
+) -> TrainedEnsemble:
+    """What networks do that are drawn from the initialisation and trained on (x, y), in the limit of width.
+
+    f_t(x) ~ N(A Y, K** + A K Aᵀ − A K(X, x) − (A K(X, x))ᵀ), A = Θ(x, X) g_t(Θ). It is neither the posterior of the
+    nngp nor that of the ntk.
+
+    Args:
+        pair: nngp and ntk of the same network (`infinite_width(model)`), or `pair.on(x)` (and then x is left out).
+        x: n points.
+        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C. Outputs are independent.
+        training: gradient flow to the end by default.
+
+    Returns:
+        A `TrainedEnsemble`: call it with points for a `Gaussian`.
+
+    Raises:
+        NotCoveredError: for a training that predictions do not cover.
+        DataError: for a lone kernel, or labels that do not match.
+
+    Source: Lee et al. 2019 (1902.06720), eqs. 13-15.
+
+    >>> from priorscope.kernels import RBF, Linear
+    >>> x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([1.0, 0.0, 2.0])
+    >>> ensemble = trained_ensemble(KernelPair(RBF(0.3), RBF(0.2)), x, y)
+    >>> bool(ensemble(x).variance.max() < 1e-6)  # at the data, all networks agree
+    True
+    """
+    if not isinstance(pair, KernelPair):
+        cause = f"was given a lone {type(pair).__name__}: the law of trained networks needs the nngp and the ntk"
+        raise DataError("trained_ensemble", cause, "Give infinite_width(model), or KernelPair(nngp, ntk)")
+    training.require_covered(count(x))
+    labels = encode(y, count(x))
+    frozen = pair.on(x)
+    operator = on_labels(_frozen(frozen.ntk), labels.outputs)
+    values = operator.eigen.values[: operator.eigen.rank]
+    ensemble = TrainedEnsemble(labels, training, values, operator.note, notes_on(training), frozen)
+    warn_beyond_limit(training, ensemble.step_limit)
+    return ensemble
+
+
+def _frozen(kernel: object) -> OnData:
+    if not isinstance(kernel, OnData):
+        raise DataError("TrainedEnsemble", "was given a pair without data", "Give pair.on(x)")
+    return kernel

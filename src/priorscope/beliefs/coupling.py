@@ -5,6 +5,7 @@ The one place that decides it. Independent outputs share one (n, n) matrix; coup
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from ..data.inputs import Inputs, count, take
 from ..errors import DataError
 from ..kernels.kernel import COUPLED_LIMIT, Kernel, KernelPair, OnData
 from ..linalg.symmetric import Eigendecomposition
+
+GivenKernel = Any
+"""A Kernel, as users give it: `check_kernel` says what else was given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ def own_outputs(data: OnData) -> int | None:
     return data.blocks(take(data.x, slice(0, 1))).shape[1] if data.coupled else None
 
 
-def check_kernel(kernel: Kernel, place: str) -> Kernel:
+def check_kernel(kernel: GivenKernel, place: str) -> Kernel:
     """The kernel itself, or a DataError that says what was given instead."""
     if isinstance(kernel, KernelPair):
         raise DataError(place, "was given a KernelPair", "Give one of its kernels: pair.nngp or pair.ntk")

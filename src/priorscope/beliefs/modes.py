@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, count, encode
 from ..errors import DataError, SingularKernelError
-from ..kernels.kernel import Kernel, OnData, takes_kernel_on_data
+from ..kernels.kernel import OnData, takes_kernel_on_data
 from ..results import Result, live
-from .coupling import check_kernel
+from .coupling import GivenKernel, check_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Spectrum(Result):
 
 
 @takes_kernel_on_data
-def eigenmodes(kernel: Kernel, x: Inputs, rank: int | None = None) -> Spectrum:
+def eigenmodes(kernel: GivenKernel, x: Inputs, rank: int | None = None) -> Spectrum:
     """The modes of the kernel's Gram matrix on x, most liked first.
 
     K v = λ v. For kernels with coupled outputs this is the trace kernel.

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, Labels, count, encode
 from ..errors import DataError, PriorscopeWarning, SingularKernelError
-from ..kernels.kernel import Kernel, OnData
+from ..kernels.kernel import OnData
 from ..linalg.symmetric import Eigendecomposition
 from ..results import Result, live
-from .coupling import Operator, check_kernel, on_labels, own_outputs
+from .coupling import GivenKernel, Operator, check_kernel, on_labels, own_outputs
 from .gaussian import Gaussian
 
 
@@ -37,7 +37,7 @@ class GaussianProcess:
     True
     """
 
-    kernel: Kernel
+    kernel: GivenKernel
     noise: float = 0.0
 
     def __post_init__(self) -> None:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, count, take
 from ..errors import DataError
-from ..kernels.kernel import Kernel, OnData, takes_kernel_on_data
+from ..kernels.kernel import OnData, takes_kernel_on_data
 from ..results import Result
-from .coupling import check_kernel
+from .coupling import GivenKernel, check_kernel
 
 CHUNK = 2**22
 """Entries of a kernel matrix that are held at a time."""
@@ -20,7 +20,7 @@ RESOLUTION = {torch.float64: 1e-12, torch.float32: 4e-6}
 
 
 @takes_kernel_on_data
-def cosine(kernel: Kernel, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "n1 n2"]:
+def cosine(kernel: GivenKernel, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "n1 n2"]:
     """The cosine between features, k(x, x') / √(k(x, x) k(x', x')).
 
     Args:
@@ -44,7 +44,7 @@ def cosine(kernel: Kernel, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor
 
 
 @takes_kernel_on_data
-def influence(kernel: Kernel, x: Inputs, x_new: Inputs, ridge: float = 0.0) -> Float[Tensor, "m n"]:
+def influence(kernel: GivenKernel, x: Inputs, x_new: Inputs, ridge: float = 0.0) -> Float[Tensor, "m n"]:
     """The dual weights K(x_new, X) (K + ridge·I)⁻¹: how much each training label moves each prediction.
 
     Args:
@@ -76,7 +76,7 @@ class Neighbours(Result):
 
 
 @takes_kernel_on_data
-def most_similar(kernel: Kernel, x: Inputs, x_new: Inputs, k: int = 5) -> Neighbours:
+def most_similar(kernel: GivenKernel, x: Inputs, x_new: Inputs, k: int = 5) -> Neighbours:
     """The k training points most like each new point.
 
     Args:
@@ -93,7 +93,7 @@ def most_similar(kernel: Kernel, x: Inputs, x_new: Inputs, k: int = 5) -> Neighb
 
 
 @takes_kernel_on_data
-def indistinguishable(kernel: Kernel, x: Inputs, x_new: Inputs) -> Bool[Tensor, " m"]:
+def indistinguishable(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> Bool[Tensor, " m"]:
     """Whether the kernel cannot tell a new point from some training point; see `indistinguishable_pairs`.
 
     >>> from priorscope.kernels import Linear
@@ -106,7 +106,7 @@ def indistinguishable(kernel: Kernel, x: Inputs, x_new: Inputs) -> Bool[Tensor, 
 
 
 @takes_kernel_on_data
-def indistinguishable_pairs(kernel: Kernel, x: Inputs, x_new: Inputs) -> Int[Tensor, "p 2"]:
+def indistinguishable_pairs(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> Int[Tensor, "p 2"]:
     """Pairs (row of x_new, row of x) that the kernel cannot tell apart, equal to rounding in feature space.
 
     ‖φ(a) − φ(b)‖² = k(a, a) + k(b, b) − 2 k(a, b) ≤ tolerance · (k(a, a) + k(b, b)), with a tolerance of 1e-12 in

@@ -11,7 +11,7 @@ from ..beliefs.coupling import Operator, on_labels
 from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count, encode
 from ..errors import DataError
-from ..kernels.kernel import KernelPair, OnData, takes_kernel_on_data
+from ..kernels.kernel import Kernel, KernelPair, OnData, takes_kernel_on_data
 from ..results import Result, live
 from .filters import check_at, step_limit, weights_filter
 from .training import Training
@@ -104,7 +104,7 @@ class TrainedEnsemble(Result):
 
 @takes_kernel_on_data
 def trained_ensemble(
-    pair: KernelPair,
+    pair: KernelPair | Kernel,
     x: Inputs,
     y: Tensor,
     training: Training = Training(),

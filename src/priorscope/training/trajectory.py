@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..beliefs.coupling import Operator, check_kernel, on_labels
+from ..beliefs.coupling import GivenKernel, Operator, check_kernel, on_labels
 from ..data.inputs import Inputs, Labels, count, encode
 from ..errors import DataError, ModelError, PriorscopeWarning
-from ..kernels.kernel import Kernel, KernelPair, OnData, takes_kernel_on_data
+from ..kernels.kernel import KernelPair, OnData, takes_kernel_on_data
 from ..results import Result, live
 from .filters import check_at, half_lives, residual, step_limit, weights_filter
 from .training import Training
@@ -120,7 +120,7 @@ class Trajectory(Result):
 
 @takes_kernel_on_data
 def trajectory(
-    kernel: Kernel | KernelPair,
+    kernel: GivenKernel,
     x: Inputs,
     y: Tensor,
     training: Training = Training(),

@@ -1,0 +1,232 @@
+import math
+
+import pytest
+import torch
+from tests.beliefs.kernels import Features
+from tests.cases import mlp
+from torch import nn
+
+from priorscope import Training
+from priorscope.beliefs import GaussianProcess, coupling
+from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeWarning
+from priorscope.kernels import RBF, KernelPair, Linear
+from priorscope.training.trajectory import Trajectory, snapshot, trajectory
+
+
+class LinearInParameters(nn.Module):
+    """f_a(x) = Σ_p φ_ap(x) θ_p: its kernel never moves."""
+
+    def __init__(self, kernel: Features):
+        super().__init__()
+        self.kernel = kernel
+        self.theta = nn.Parameter(torch.randn(kernel.map.shape[2]))
+
+    def forward(self, x):
+        return self.kernel.features(x) @ self.theta
+
+
+def data(n=6, d=2, m=4, outputs=None):
+    y = torch.randn(n) if outputs is None else torch.randn(n, outputs)
+    return torch.randn(n, d), y, torch.randn(m, d)
+
+
+def loss_of(training, outputs, y):
+    if training.loss == "mse":
+        return nn.functional.mse_loss(outputs, y)
+    return (outputs - y).square().sum() / 2
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_flow_is_its_euler_integration(outputs):
+    x, y, x_new = data(outputs=outputs)
+    path = trajectory(RBF(), x, y, Training())
+    everything = torch.cat([x, x_new])
+    rows = RBF()(everything, x)
+    f, dt = torch.zeros(len(everything), *y.shape[1:]), 1e-4
+    for _ in range(10_000):
+        # Heun's step: its error is of order dt².
+        slope = rows @ (y - f[:6])
+        f = f + dt * (slope + rows @ (y - (f + dt * slope)[:6])) / 2
+    assert torch.allclose(path(everything, at=1.0), f, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+@pytest.mark.parametrize("loss", ["half_sse", "mse"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_really_trained_network_that_is_linear_in_its_parameters(momentum, loss, outputs):
+    kernel = Features(2, outputs, 30)
+    x, y, x_new = data(outputs=outputs)
+    model = LinearInParameters(kernel)
+    limit = trajectory(kernel, x, y, Training(loss=loss)).step_limit
+    training = Training(loss=loss, learning_rate=0.4 * limit, momentum=momentum, steps=60)
+    path = trajectory(kernel, x, y, training, start=model)
+    assert path.outputs == ("independent" if outputs == 1 else "coupled")
+    before = path(x_new, at=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=training.learning_rate, momentum=momentum)
+    assert torch.allclose(before, model(x_new), atol=1e-12)
+    losses = []
+    for _ in range(60):
+        loss_now = loss_of(training, model(x), y)
+        losses.append(float(loss_now.detach()))
+        optimizer.zero_grad()
+        loss_now.backward()
+        optimizer.step()
+    assert torch.allclose(path(x_new), model(x_new).detach(), atol=1e-8)
+    assert torch.allclose(path(x), model(x).detach(), atol=1e-8)
+    assert path.losses(range(60)).tolist() == pytest.approx(losses, rel=1e-8)
+    assert torch.allclose(path(x_new, at=0), before), "the start is a copy"
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_descent_is_the_loop_in_function_space(momentum):
+    x, y, x_new = data()
+    training = Training(learning_rate=0.2, momentum=momentum, steps=37)
+    path = trajectory(RBF(), x, y, training)
+    everything = torch.cat([x, x_new])
+    rows, f = RBF()(everything, x), torch.zeros(10)
+    velocity, along = torch.zeros(10), [f]
+    for _ in range(37):
+        velocity = momentum * velocity + rows @ (f[:6] - y)
+        f = f - 0.2 * velocity
+        along.append(f)
+    assert torch.allclose(path(everything), f, atol=1e-12)
+    assert torch.allclose(path(everything, at=range(38)), torch.stack(along), atol=1e-12)
+
+
+def test_the_end_of_training_is_kernel_regression():
+    x, y, x_new = data()
+    path = trajectory(RBF(), x, y)
+    assert torch.allclose(path(x_new), GaussianProcess(RBF()).condition(x, y)(x_new).mean, atol=1e-10)
+    assert torch.equal(path(x_new), path(x_new, at=math.inf))
+    assert float(path.losses()) == 0.0
+
+
+def test_the_trained_limit_starts_from_the_network():
+    x, y, x_new = data()
+    model = mlp(2, 8, 1)
+    path = trajectory(RBF(), x, y, start=model)
+    with torch.no_grad():
+        f0, f0_new = model(x)[:, 0], model(x_new)[:, 0]
+    expected = f0_new + RBF()(x_new, x) @ torch.linalg.solve(RBF()(x), y - f0)
+    assert torch.allclose(path(x_new), expected, atol=1e-9)
+
+
+def test_null_modes_are_never_learned():
+    x, y, x_new = data()
+    path = trajectory(Linear(), x, y)
+    least_squares = torch.linalg.lstsq(x, y).solution
+    assert torch.allclose(path(x_new), x_new @ least_squares, atol=1e-10)
+    assert len(path.values) == 2
+    rest = y - x @ least_squares
+    assert float(path.losses()) == pytest.approx(float(rest @ rest) / 2, rel=1e-10)
+
+
+def test_shapes_are_those_of_y():
+    for outputs in (None, 1, 3):
+        x, y, x_new = data(outputs=outputs)
+        path = trajectory(RBF(), x, y)
+        one = (4,) if outputs is None else (4, outputs)
+        assert path(x_new).shape == path(x_new, at=1).shape == path(x_new, at=torch.tensor(1.0)).shape == one
+        assert path(x_new, at=[1.0, 2.0]).shape == path(x_new, at=torch.tensor([1.0, 2.0])).shape == (2, *one)
+        assert path.losses([0.0, math.inf]).shape == (2,)
+
+
+def test_half_lives_and_the_flow_agree():
+    x, y, _ = data()
+    path = trajectory(RBF(), x, y, Training(loss="mse"))
+    modes = RBF().on(x).eigen.vectors
+    for i in range(6):
+        left = modes[:, i] @ (y - path(x, at=float(path.half_lives[i])))
+        assert float(left / (modes[:, i] @ y)) == pytest.approx(0.5, rel=1e-8)
+
+
+def test_a_step_beyond_the_limit_warns_and_is_exact():
+    x, y, _x_new = data()
+    limit = trajectory(RBF(), x, y).step_limit
+    with pytest.warns(PriorscopeWarning, match=f"beyond the limit {limit:.4g}"):
+        path = trajectory(RBF(), x, y, Training(learning_rate=1.1 * limit, steps=50))
+    f = torch.zeros(6)
+    for _ in range(50):
+        f = f - 1.1 * limit * RBF()(x) @ (f - y)
+    assert torch.allclose(path(x), f, rtol=1e-9)
+    assert float(path.losses()) > 10 * float(path.losses(0))
+
+
+def test_trainings_outside_the_theory_raise():
+    x, y, _ = data()
+    for outside in [
+        {"nesterov": True, "momentum": 0.9},
+        {"weight_decay": 0.1},
+        {"batch_size": 2},
+        {"optimizer": "adam"},
+    ]:
+        with pytest.raises(NotCoveredError, match=next(iter(outside))):
+            trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=5, **outside))
+
+
+def test_until_loss_is_said_to_be_a_cap():
+    x, y, _ = data()
+    path = trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=50, until_loss=0.01))
+    assert "50 steps" in path.notes[0]
+    assert trajectory(RBF(), x, y).notes == ()
+
+
+def test_the_trace_kernel_says_so(monkeypatch):
+    monkeypatch.setattr(coupling, "COUPLED_LIMIT", 10)
+    x, y, x_new = data(outputs=3)
+    path = trajectory(Features(2, 3, 60), x, y)
+    assert path.outputs.startswith("trace kernel")
+    kernel = Features(2, 3, 60)
+    assert torch.allclose(path(x_new), kernel(x_new, x) @ torch.linalg.solve(kernel(x), y), atol=1e-9)
+
+
+def test_a_kernel_on_its_data_and_a_pair_are_accepted():
+    x, y, x_new = data()
+    expected = trajectory(RBF(), x, y)(x_new, at=1.0)
+    assert torch.equal(trajectory(RBF().on(x), y)(x_new, at=1.0), expected)
+    assert torch.equal(trajectory(KernelPair(Linear(), RBF()), x, y)(x_new, at=1.0), expected)
+
+
+def test_classes_and_dtypes():
+    x, _, x_new = data()
+    path = trajectory(RBF(), x, torch.tensor([0, 1, 2, 0, 1, 2]))
+    assert path(x_new).shape == (4, 3)
+    single = trajectory(RBF(), x.float(), torch.randn(6, dtype=torch.float32), start=mlp(2, 4, 1).float())
+    assert single(x_new.float(), at=1.0).dtype == single.half_lives.dtype == torch.float32
+
+
+def test_what_cannot_be_a_start_raises():
+    x, y, _ = data()
+    with pytest.raises(DataError, match=r"gives \(6, 2\) for 6 points"):
+        trajectory(RBF(), x, y, start=mlp(2, 4, 2))
+    with pytest.raises(DataError, match="start: is a float"):
+        snapshot(1.0)
+    with pytest.raises(ModelError, match=r"`1` is nn.Dropout in training mode|eval\(\)"):
+        trajectory(RBF(), x, y, start=nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 1)))
+    model = mlp(2, 4, 1)
+    trajectory(RBF(), x, y, start=model)
+    assert model.training
+
+
+def test_times_that_cannot_be_raise():
+    x, y, x_new = data()
+    with pytest.raises(DataError, match="at: is empty"):
+        trajectory(RBF(), x, y)(x_new, at=[])
+    with pytest.raises(DataError, match="whole steps"):
+        trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=5))(x_new, at=1.5)
+
+
+def test_save_and_load(tmp_path):
+    x, y, x_new = data()
+    model = mlp(2, 4, 1)
+    path = trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=5), start=model)
+    file = path.save(tmp_path / "path.npz")
+    loaded = Trajectory.load(file)
+    assert torch.equal(loaded.half_lives, path.half_lives)
+    assert torch.equal(loaded.losses([0, 5]), path.losses([0, 5]))
+    assert loaded.training == path.training
+    with pytest.raises(DataError, match=r"Trajectory.load\(path, kernel="):
+        loaded(x_new)
+    with pytest.raises(DataError, match="start=model"):
+        Trajectory.load(file, kernel=RBF().on(x))(x_new)
+    assert torch.equal(Trajectory.load(file, kernel=RBF().on(x), start=model)(x_new), path(x_new))

@@ -63,7 +63,7 @@ class Operator:
 
     def lift(self, matrix: Float[Tensor, "m n"]) -> Float[Tensor, "k l"]:
         """A matrix between points as one that acts on folded labels: matrix ⊗ identity if coupled."""
-        return torch.kron(matrix, torch.eye(self.outputs, dtype=matrix.dtype)) if self.coupled else matrix
+        return torch.kron(matrix, torch.eye(self.outputs).to(matrix)) if self.coupled else matrix
 
 
 def on_labels(data: OnData, outputs: int) -> Operator:

@@ -90,7 +90,7 @@ class Gaussian(Result):
             return matrix
         m, o = self.mean.shape
         if self._shared:
-            matrix = torch.kron(matrix, torch.eye(o, dtype=matrix.dtype))
+            matrix = torch.kron(matrix, torch.eye(o).to(matrix))
         return matrix.reshape(m, o, m, o)
 
     @cached_property
@@ -154,7 +154,7 @@ class Gaussian(Result):
         check_memory(3 * n * size * copies * 8, f"{n} samples of {self.mean.numel()} values")
         noise = torch.randn(n, copies, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         root = self.eigen.vectors * self.eigen.values.clamp_min(0).sqrt()
-        drawn = (noise @ root.T).transpose(1, 2).reshape(n, *self.mean.shape)
+        drawn = (noise.to(root.device) @ root.T).transpose(1, 2).reshape(n, *self.mean.shape)
         return (self.mean.to(torch.float64) + drawn).to(self.mean.dtype)
 
     def probability(self, predicate: Callable[[Tensor], Tensor], samples: int = 100_000, seed: int = 0) -> Probability:

@@ -176,11 +176,11 @@ def sinusoid_r2(x: Tensor, mode: Tensor) -> Sinusoids:
     lowest, highest = math.pi / (2 * length), math.pi * (n - 1) / length
     # R² has peaks of width about π/length in ω, so steps an eighth of that cannot miss the highest one.
     step = torch.full_like(total, math.pi / (8 * length))
-    grid = torch.arange(lowest, highest + float(step[0]), float(step[0]), dtype=torch.float64)
+    grid = torch.arange(lowest, highest + float(step[0]), float(step[0]), dtype=torch.float64, device=modes.device)
     grid = grid.clamp(max=highest)
     best = grid[_explained(position, modes, grid).argmax(0)]
     for _ in range(6):
-        around = torch.linspace(-1, 1, 17, dtype=torch.float64)
+        around = torch.linspace(-1, 1, 17).to(modes)
         near = (best + step * around[:, None]).clamp(lowest, highest)
         fits = torch.stack([_explained(position, modes[:, [i]], near[:, i])[:, 0] for i in range(len(best))], 1)
         best, step = near.gather(0, fits.argmax(0)[None])[0], step / 8

@@ -73,9 +73,9 @@ class GaussianProcess:
         eigen = operator.eigen
         shifted = Eigendecomposition(eigen.values.clamp_min(0) + self.noise, eigen.vectors, eigen.tolerance)
         matrix = operator.gram(data.x)
-        matrix = matrix + self.noise * torch.eye(len(matrix), dtype=matrix.dtype)
+        matrix = matrix + self.noise * torch.eye(len(matrix)).to(matrix)
         shape = (count(x),) if outputs is None else (count(x), outputs)
-        mean = torch.zeros(shape, dtype=operator.precision)
+        mean = torch.zeros(shape, dtype=operator.precision, device=matrix.device)
         return Gaussian(mean, matrix, eigen.tolerance, factored=shifted if self.noise else eigen)
 
     def condition(self, x: Inputs, y: Tensor) -> "Posterior":

@@ -102,7 +102,7 @@ def indistinguishable(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> Bool[Ten
     [True, False]
     """
     pairs = indistinguishable_pairs(kernel, x, x_new)
-    return torch.zeros(count(x_new), dtype=torch.bool).index_fill(0, pairs[:, 0], True)
+    return torch.zeros(count(x_new), dtype=torch.bool, device=pairs.device).index_fill(0, pairs[:, 0], True)
 
 
 @takes_kernel_on_data
@@ -130,5 +130,5 @@ def indistinguishable_pairs(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> In
         tolerance = RESOLUTION.get(cross.dtype, 1e-2)
         sizes = plain.diagonal(some).detach().to(torch.float64)[:, None] + train
         near = (sizes - 2 * cross.to(torch.float64)) <= tolerance * sizes
-        found.append(near.nonzero() + torch.tensor([begin, 0]))
+        found.append(near.nonzero() + torch.tensor([begin, 0], device=near.device))
     return torch.cat(found)

@@ -67,7 +67,7 @@ def weights_filter(values: Float[Tensor, " r"], at: float, training: Training, s
     x = step * values
     if training.momentum:
         # s_k = (1 - r_k)/x obeys the recursion of r with 1 added: no difference of nearly equal numbers.
-        inhomogeneous = torch.zeros(*x.shape, 3, 3, dtype=x.dtype)
+        inhomogeneous = torch.zeros(*x.shape, 3, 3, dtype=x.dtype, device=x.device)
         inhomogeneous[..., :2, :2] = _companion(x, training.momentum)
         inhomogeneous[..., 0, 2] = inhomogeneous[..., 2, 2] = 1
         return step * _power(inhomogeneous, int(at))[..., 0, 2]
@@ -113,13 +113,13 @@ def _log_size(x: Float[Tensor, " r"], k: int) -> Float[Tensor, " r"]:
 def _companion(x: Float[Tensor, " r"], momentum: float) -> Float[Tensor, "r 2 2"]:
     """Takes (r_k, r_{k−1}) one step further. From (1, 1), a step gives r_1 = 1 − x, as torch has it."""
     first = torch.stack([1 + momentum - x, torch.full_like(x, -momentum)], -1)
-    second = torch.tensor([1.0, 0.0], dtype=x.dtype).expand(len(x), 2)
+    second = torch.tensor([1.0, 0.0]).to(x).expand(len(x), 2)
     return torch.stack([first, second], -2)
 
 
 def _power(matrix: Float[Tensor, "r d d"], k: int) -> Float[Tensor, "r d d"]:
     """matrixᵏ by repeated squaring, where roots of the recursion may coincide and closed forms break."""
-    result = torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix)
+    result = torch.eye(matrix.shape[-1]).to(matrix).expand_as(matrix)
     while k:
         if k & 1:
             result = result @ matrix
@@ -151,7 +151,7 @@ def _first_half_by_bisection(x: Float[Tensor, " r"], momentum: float) -> Float[T
     ladder = [_companion(x, momentum)]
     while bool((_last(ladder[-1]) > HALF).any()) and len(ladder) < 60:
         ladder.append(ladder[-1] @ ladder[-1])
-    state = torch.eye(2, dtype=x.dtype).expand(len(x), 2, 2)
+    state = torch.eye(2).to(x).expand(len(x), 2, 2)
     steps = torch.zeros_like(x)
     for j, power in reversed(list(enumerate(ladder))):
         further = power @ state

@@ -1,6 +1,6 @@
 """A kernel on data -> its modes, Gaussians, processes, similarity."""
 
-from .gaussian import Gaussian, Probability
+from .gaussian import Gaussian, Probability, clopper_pearson
 from .modes import Sinusoids, Spectrum, eigenmodes, sinusoid_r2
 from .process import GaussianProcess, Posterior
 from .similarity import Neighbours, cosine, indistinguishable, indistinguishable_pairs, influence, most_similar
@@ -13,6 +13,7 @@ __all__ = [
     "Probability",
     "Sinusoids",
     "Spectrum",
+    "clopper_pearson",
     "cosine",
     "eigenmodes",
     "indistinguishable",

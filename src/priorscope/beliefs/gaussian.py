@@ -18,6 +18,17 @@ from ..results import Result, live
 CONFIDENCE = 0.99
 
 
+def clopper_pearson(hits: int, samples: int) -> tuple[float, float]:
+    """The exact 99 % interval of a probability from hits among independent samples; never of zero width.
+
+    Source: Clopper and Pearson 1934.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, samples - hits + 1))
+    high = 1.0 if hits == samples else float(beta.ppf(1 - tail, hits + 1, samples - hits))
+    return low, high
+
+
 @dataclass(frozen=True)
 class Probability(Result):
     """A probability that was counted in samples. It unpacks as (p, standard error).
@@ -41,11 +52,9 @@ class Probability(Result):
     @classmethod
     def counted(cls, hits: int, samples: int) -> "Probability":
         """From the number of hits among independent samples."""
-        tail = (1 - CONFIDENCE) / 2
-        low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, samples - hits + 1))
-        high = 1.0 if hits == samples else float(beta.ppf(1 - tail, hits + 1, samples - hits))
+        interval = clopper_pearson(hits, samples)
         p = hits / samples
-        return cls(p, math.sqrt(p * (1 - p) / samples), (low, high), samples)
+        return cls(p, math.sqrt(p * (1 - p) / samples), interval, samples)
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.p, self.standard_error))

@@ -7,8 +7,10 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -58,6 +60,8 @@ class Linearized(nn.Module):
     `state_dict()` holds θ and, under `_expansion_point`, θ₀. The network's own state_dict loads too: it sets θ alone.
     """
 
+    _network: nn.Module
+
     def __init__(self, model: nn.Module):
         super().__init__()
         check_mode(model)
@@ -101,9 +105,11 @@ class Linearized(nn.Module):
 
 def expand(model: nn.Module, point: Mapping[str, Tensor], change: Mapping[str, Tensor], x: Inputs) -> tuple[Any, Any]:
     """(f(x; θ₀), J(x) Δ) for θ₀ = point and Δ = change, both by parameter name."""
+    _load_forward_derivatives()
     try:
         with differentiable_attention():
-            return jvp(lambda values: call(model, values, x), (dict(point),), (dict(change),))
+            value, slope = jvp(lambda values: call(model, values, x), (dict(point),), (dict(change),))[:2]
+            return value, slope
     except (RuntimeError, NotImplementedError) as error:
         raise ModelError(
             f"linearize({type(model).__name__})",
@@ -111,6 +117,14 @@ def expand(model: nn.Module, point: Mapping[str, Tensor], change: Mapping[str, T
             "Check that the model runs on x, and replace layers that work in place on their input or have no "
             "forward derivative",
         ) from error
+
+
+@cache
+def _load_forward_derivatives() -> None:
+    # The first jvp of a process loads torch's own derivatives through torch.jit.script, which torch deprecates aloud.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        jvp(torch.clone, (torch.zeros(1),), (torch.zeros(1),))
 
 
 @dataclass(frozen=True)
@@ -165,10 +179,12 @@ def remainder(
     inputs = tree_map(lambda leaf: leaf.to(torch.float64) if _is_floating(leaf) else leaf, x)
     with torch.no_grad():
         value, slope = expand(double, point, delta, inputs)
-        norms = torch.stack([
-            (call(double, {n: point[n] + s * delta[n] for n in point}, inputs) - value - s * slope).norm()
-            for s in sizes.tolist()
-        ])
+        norms = torch.stack(
+            [
+                (call(double, {n: point[n] + s * delta[n] for n in point}, inputs) - value - s * slope).norm()
+                for s in sizes.tolist()
+            ]
+        )
     return Remainder(sizes, norms, _order(sizes, norms, 1e3 * torch.finfo(torch.float64).eps * float(value.norm())))
 
 

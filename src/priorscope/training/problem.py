@@ -124,7 +124,7 @@ def recorded_steps(training: Training, at: Any = None) -> tuple[int, ...]:
 
 
 def cast_inputs(model: nn.Module, x: Inputs) -> Inputs:
-    """x on the model's device; its floating tensors in the model's dtype."""
+    """A copy of x on the model's device; its floating tensors in the model's dtype."""
     reference = next((p for p in model.parameters() if p.is_floating_point()), None)
     if reference is None:
         return x
@@ -132,7 +132,8 @@ def cast_inputs(model: nn.Module, x: Inputs) -> Inputs:
     def cast(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        return leaf.detach().to(reference if leaf.is_floating_point() else reference.device)
+        dtype = reference.dtype if leaf.is_floating_point() else leaf.dtype
+        return leaf.detach().to(reference.device, dtype, copy=True)
 
     return tree_map(cast, x)
 
@@ -164,12 +165,16 @@ def _targets(y: Tensor, outputs: Float[Tensor, "n o"], training: Training) -> Te
     points, width = outputs.shape
     labels = encode(y, points, classes=width if width > 1 else None)
     if labels.outputs != width:
-        cause = f"has {labels.outputs} columns{'' if labels.classes is None else ' (classes)'}, the model {width} outputs"
+        cause = (
+            f"has {labels.outputs} columns{'' if labels.classes is None else ' (classes)'}, the model {width} outputs"
+        )
         raise DataError("y", cause, f"Give y of shape ({points}, {width}), or a model with {labels.outputs} outputs")
     if training.loss != "cross_entropy":
         return labels.values.to(outputs)
     if labels.classes is None:
-        raise DataError("y", "are not classes, which cross_entropy needs", "Give integers 0..C-1, and a model of C outputs")
+        raise DataError(
+            "y", "are not classes, which cross_entropy needs", "Give integers 0..C-1, and a model of C outputs"
+        )
     return labels.values.argmax(1).to(outputs.device)
 
 

@@ -42,7 +42,7 @@ class Run(Result):
     rates: dict[str, float]
     converged_at: int | None = None
     diverged_at: int | None = None
-    model: nn.Module | None = live()
+    model: nn.Module | None = live()  # noqa: RUF009
 
 
 def train(
@@ -123,7 +123,7 @@ def _descend(
                 with torch.set_grad_enabled(batches is None):
                     outputs = run_model(learner.network, problem.x)
                     loss = problem.objective(outputs)
-                value = float(loss)
+                value = float(loss.detach())
                 if not math.isfinite(value):
                     return {"diverged_at": step}
                 reached = training.until_loss is not None and value <= training.until_loss
@@ -136,7 +136,7 @@ def _descend(
             if batches is not None:
                 index = next(batches)
                 loss = problem.objective.take(index)(run_model(learner.network, take(problem.x, index)))
-                if not math.isfinite(float(loss)):
+                if not math.isfinite(float(loss.detach())):
                     return {"diverged_at": step}
             assert loss is not None
             learner.step(loss)
@@ -181,7 +181,8 @@ class _Learner:
             start = self.start[name].double()
             moved += float((parameter.detach().double() - start).square().sum()) / self.rates[name]
             size += float(start.square().sum()) / self.rates[name]
-        return moved**0.5, (moved / size) ** 0.5 if size > 0 else math.inf
+        relative = (moved / size) ** 0.5 if size > 0 else (math.inf if moved > 0 else 0.0)
+        return moved**0.5, relative
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter], network: nn.Module) -> tuple[Tensor, ...]:

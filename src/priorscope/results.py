@@ -9,13 +9,15 @@ import dataclasses
 import json
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import DataError
+
+Loaded = TypeVar("Loaded", bound="Result")
 
 
 def live(**options: Any) -> Any:
@@ -40,7 +42,7 @@ class Result:
         return path
 
     @classmethod
-    def load(cls, path: str | Path, **live_fields: Any) -> Self:
+    def load(cls: type[Loaded], path: str | Path, **live_fields: Any) -> Loaded:
         """Reads what `save` wrote. Kernels and modules are not in the file: give them by name to use them again."""
         with np.load(Path(path), allow_pickle=False) as file:
             if "header" not in file:

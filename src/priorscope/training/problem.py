@@ -116,11 +116,14 @@ def recorded_steps(training: Training, at: Any = None) -> tuple[int, ...]:
     if at is None:
         spaced = np.geomspace(1, end, RECORDED - 1) if end > 0 else np.zeros(0)
         return tuple(sorted({0, end, *(int(step) for step in spaced.round())}))
-    wanted = torch.as_tensor(list(at) if isinstance(at, Iterable) else [at], dtype=torch.float64).flatten()
-    bad = [step for step in wanted.tolist() if not (0 <= step <= end and step == int(step))]
+    try:
+        wanted = [float(step) for step in (at if isinstance(at, Iterable) else [at])]
+    except (TypeError, ValueError):
+        raise DataError("at", f"is {at!r}", f"Give whole numbers from 0 to {end}") from None
+    bad = [step for step in wanted if not (0 <= step <= end and step == int(step))]
     if bad:
         raise DataError("at", f"names the step {bad[0]:g}", f"Give whole numbers from 0 to {end}")
-    return tuple(sorted({0, end, *(int(step) for step in wanted.tolist())}))
+    return tuple(sorted({0, end, *(int(step) for step in wanted)}))
 
 
 def cast_inputs(model: nn.Module, x: Inputs) -> Inputs:
@@ -165,16 +168,13 @@ def _targets(y: Tensor, outputs: Float[Tensor, "n o"], training: Training) -> Te
     points, width = outputs.shape
     labels = encode(y, points, classes=width if width > 1 else None)
     if labels.outputs != width:
-        cause = (
-            f"has {labels.outputs} columns{'' if labels.classes is None else ' (classes)'}, the model {width} outputs"
-        )
+        columns = "columns" if labels.classes is None else "classes"
+        cause = f"has {labels.outputs} {columns}, the model {width} outputs"
         raise DataError("y", cause, f"Give y of shape ({points}, {width}), or a model with {labels.outputs} outputs")
     if training.loss != "cross_entropy":
         return labels.values.to(outputs)
     if labels.classes is None:
-        raise DataError(
-            "y", "are not classes, which cross_entropy needs", "Give integers 0..C-1, and a model of C outputs"
-        )
+        raise DataError("y", "holds no classes, which cross_entropy needs", "Give integers 0..C-1, as (n,)")
     return labels.values.argmax(1).to(outputs.device)
 
 

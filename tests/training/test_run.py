@@ -48,7 +48,7 @@ def problem(outputs=2, n=6):
 TRAININGS = [
     Training(learning_rate=0.05, steps=30),
     Training(learning_rate=0.05, steps=30, loss="mse", momentum=0.9),
-    Training(learning_rate=0.05, steps=30, momentum=0.8, nesterov=True),
+    Training(learning_rate=0.02, steps=30, momentum=0.8, nesterov=True),
     Training(learning_rate=0.05, steps=30, weight_decay=0.3),
     Training(learning_rate=0.05, steps=30, weight_decay=0.3, decay_to="zero", momentum=0.5),
     Training(learning_rate=0.05, steps=30, weight_decay=0.3, momentum=0.5, nesterov=True),
@@ -91,10 +91,10 @@ def test_linearised_networks_follow_the_kernel_recursion(case, momentum):
     y = torch.randn(model(x).shape)
     rate = 0.5 / float(torch.linalg.eigvalsh(j @ j.T)[-1])
     run = train(
-        linearize(model), x, y, Training(learning_rate=rate, steps=40, momentum=momentum), rates, x_new, at=range(41)
+        linearize(model), x, y, Training(learning_rate=rate, steps=25, momentum=momentum), rates, x_new, at=range(26)
     )
     v, v_new = torch.zeros_like(f), torch.zeros_like(f_new)
-    for step in range(41):
+    for step in range(26):
         torch.testing.assert_close(run.outputs[step].flatten(), f_new, rtol=1e-8, atol=1e-8)
         residual = f - y.flatten()
         v, v_new = momentum * v + j @ j.T @ residual, momentum * v_new + j_new @ j.T @ residual
@@ -233,6 +233,24 @@ def test_classes():
     assert train(model, x, fewer, TRAININGS[0]).outputs.shape[-1] == 3, "the model knows of classes that y lacks"
     signs = torch.tensor([1, -1, 1, 1, -1, -1])
     assert train(mlp(3, 4, 1), x, signs, TRAININGS[0]).outputs.shape[-1] == 1
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(capsys):
+    model, x, y = problem()
+    before, calls = copy.deepcopy(model.state_dict()), []
+
+    class Stop(torch.optim.SGD):
+        def step(self, closure=None):
+            calls.append(1)
+            if len(calls) > 3:
+                raise KeyboardInterrupt
+            return super().step(closure)
+
+    t = Training(learning_rate=0.1, steps=10, optimizer=lambda params, lr: Stop(params, lr=lr))
+    with pytest.raises(KeyboardInterrupt):
+        train(model, x, y, t, progress=True)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert "training" in capsys.readouterr().err
 
 
 def test_shapes_and_dtypes():

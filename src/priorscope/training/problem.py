@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 from torch.utils._pytree import tree_map
 
 from ..data.inputs import Inputs, check_inputs, count, encode, leaves
-from ..errors import DataError, ModelError, NotCoveredError, RatesError
+from ..errors import DataError, ModelError, NotCoveredError, PriorscopeError, RatesError
 from ..network.initialization import resolve_rates
 from ..network.stateless import check_mode
 from .training import Training
@@ -146,7 +146,7 @@ def run_model(model: nn.Module, x: Inputs, name: str = "x") -> Float[Tensor, "n 
     try:
         outputs = model(x)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, ModelError):
+        if isinstance(error, PriorscopeError):
             raise
         cause = f"does not run on {name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         raise ModelError(_name(model), cause, "Check the shape and dtype of the inputs") from error

@@ -1,6 +1,5 @@
 """Many networks of one shape as one: their weights stacked along a first axis, called and trained together."""
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..data.inputs import Inputs, count
-from ..errors import ModelError
+from ..errors import ModelError, PriorscopeError
 from ..network.stateless import call, differentiable_attention, tensors
 from .problem import as_rows
 from .training import Training
@@ -27,7 +26,7 @@ class Stack:
     def __init__(
         self, template: nn.Module, networks: Iterable[dict[str, Tensor]], rates: dict[str, float], training: Training
     ):
-        self.template, self.training = copy.deepcopy(template), training
+        self.template, self.training = template, training
         everything = {name: torch.stack(values) for name, values in _columns(networks).items()}
         self.trained = {name: everything.pop(name) for name in list(everything) if rates.get(name, 0) > 0}
         self.fixed = everything
@@ -55,7 +54,7 @@ class Stack:
         try:
             with differentiable_attention():
                 return torch.vmap(one)({**self.trained, **self.fixed})
-        except ModelError:
+        except PriorscopeError:
             raise
         except (RuntimeError, NotImplementedError, ValueError) as error:
             cause = f"cannot be stacked by torch.vmap ({str(error).splitlines()[0]})"

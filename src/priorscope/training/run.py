@@ -90,7 +90,7 @@ def train(
     >>> net = nn.Linear(1, 1)
     >>> x = torch.tensor([[-1.0], [0.0], [1.0]])
     >>> run = train(net, x, 2 * x[:, 0], Training(learning_rate=0.3, steps=200))
-    >>> round(float(run.model.weight), 4)
+    >>> round(run.model.weight.item(), 4)
     2.0
     """
     problem = prepare(model, x, y, training, rates, record, at)

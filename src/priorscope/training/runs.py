@@ -79,7 +79,8 @@ def train_many(
         record: m inputs whose outputs are recorded; None records x.
         at: steps to record besides the first and the last; default 50, log-spaced.
         progress: shows a bar.
-        memory: bytes that the networks trained at one time may take; default 2 GB.
+        memory: bytes that the networks trained at one time may take; default 2 GB. On a CPU fewer are trained at a
+            time where they then fit into its cache, which is faster.
 
     Returns:
         Runs: steps (r,), outputs (s, r, m, o), losses (s, r), converged_at (s,).

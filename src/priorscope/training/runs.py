@@ -25,7 +25,7 @@ DEFAULT_MEMORY = 2_000_000_000
 
 CACHED = 64_000_000
 """On a CPU, networks are trained so many at a time that they fit into this many bytes, near a last-level cache.
-100 networks of width 512 took 0.07 s a step so, 0.35 s all at once (two quiet cores; on busy ones the two are equal)."""
+100 networks of width 512 took 0.07 s a step so, 0.35 s all at once (two quiet cores; on busy ones both are equal)."""
 
 NEVER = -1
 

@@ -30,7 +30,8 @@ class HermiteSeries(NamedTuple):
     def error(self) -> float:
         """The largest relative part of E[φ²] or E[φ'²] that the series leaves out."""
         worst = 0.0
-        for square, coefficients in ((self.value_square, self.value), (self.slope_square, self.slope)):
+        parts = ((self.value_square, self.value), (self.slope_square, self.slope))
+        for square, coefficients in ((s.detach(), c.detach()) for s, c in parts):
             largest = float(square.max())
             if largest > 0:
                 left = square - coefficients.square().sum(1)

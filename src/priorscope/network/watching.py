@@ -22,7 +22,18 @@ from ..data.inputs import Inputs
 from ..errors import ModelError, NotExactError
 
 READS_VALUES = frozenset(
-    "__bool__ __float__ __int__ __index__ __complex__ __contains__ __array__ item tolist numpy".split()
+    [
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__complex__",
+        "__contains__",
+        "__array__",
+        "item",
+        "tolist",
+        "numpy",
+    ]
 )
 SHOWS_VALUES = frozenset(["__repr__", "__format__", "__str__"])
 HOOKS_GRADIENTS = frozenset(["register_hook", "register_post_accumulate_grad_hook", "retain_grad"])
@@ -167,7 +178,9 @@ class _Watcher(TorchFunctionMode):
                 return leaf
             copy = leaf.detach().clone()
             if copy.is_floating_point():
-                copy = copy.requires_grad_().clone()  # not a leaf of autograd, so that in-place operations may change it
+                copy = (
+                    copy.requires_grad_().clone()
+                )  # not a leaf of autograd, so that in-place operations may change it
             node = self._add("input", "input", shape=tuple(copy.shape), data=True)
             self._bind(copy, Ref(node))
             return copy
@@ -268,7 +281,7 @@ class _Watcher(TorchFunctionMode):
                 was = next(v for t, v in before if t is tensor)
                 self.known[id(tensor)] = ref, _version(tensor) if version == was else version
         if tensors and not torch.is_grad_enabled():
-            raise self._blind("switches gradients off")
+            raise self._blind("switches gradients off (no_grad, or a custom autograd.Function)")
         lifted_args, lifted_kwargs = self._lift((tuple(args), dict(kwargs)))
         node = self._record("call", func, lifted_args, lifted_kwargs, output, self._path)
         returned = {id(leaf) for leaf in tree_flatten(output)[0]}

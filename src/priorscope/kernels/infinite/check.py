@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ...network.initialization import Initialization, fan_in, layers_with_a_law
+from ...network.initialization import Initialization, number, fan_in, layers_with_a_law
 
 STANDARD_ERRORS = 5.0
 SMALL_FAN_IN = 16
@@ -31,7 +31,7 @@ def mismatches(model: nn.Module, init: Initialization) -> list[Mismatch]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for _, layer in layers_with_a_law(model):
         w, b = init.variances(layer)
-        for parameter, variance in ((layer.weight, float(w) / fan_in(layer)), (layer.bias, float(b))):
+        for parameter, variance in ((layer.weight, number(w) / fan_in(layer)), (layer.bias, number(b))):
             if not isinstance(parameter, nn.Parameter) or parameter.is_meta or not parameter.numel():
                 continue
             moment = float(parameter.detach().double().square().mean())
@@ -52,7 +52,7 @@ def is_uniform(layer: nn.Module, init: Initialization) -> bool:
     """Whether a layer's weights all stay within ±√3 of their standard deviation, where Gaussians would not."""
     w, b = init.variances(layer)
     count = 0
-    for parameter, variance in ((layer.weight, float(w) / fan_in(layer)), (layer.bias, float(b))):
+    for parameter, variance in ((layer.weight, number(w) / fan_in(layer)), (layer.bias, number(b))):
         if not isinstance(parameter, nn.Parameter) or parameter.is_meta or variance == 0:
             continue
         if float(parameter.detach().abs().max()) > math.sqrt(3 * variance) * (1 + 1e-6):

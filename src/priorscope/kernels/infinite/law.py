@@ -38,7 +38,7 @@ class Law:
         self._owners: dict[int, nn.Module] = {}
         for _, layer in layers_with_a_law(model):
             for parameter in (layer.weight, layer.bias):
-                if parameter is not None:
+                if isinstance(parameter, nn.Parameter):
                     self._owners.setdefault(id(parameter), layer)
 
     def name(self, layer: nn.Module) -> str:

@@ -26,7 +26,7 @@ class Moments:
     gap: like nngp, (v1 + v2)/2 − nngp, carried from layer to layer: the difference itself has lost its digits at
         nearly equal points.
     tangent: like nngp, the NTK so far.
-    cogap: (v1 + v2)/2 + nngp, carried where some pairs are nearly opposite; else None.
+    opposition: like nngp, √(v1 v2) + nngp, carried where some pairs are nearly opposite; else None.
     shape: of one point's value.
     gram: rows are the first columns, so that the leading diagonal holds points against themselves.
     layers: names of the weights whose randomness makes the coordinates; none for the input itself.
@@ -40,7 +40,7 @@ class Moments:
     gap: Float[Tensor, "*pairs"]
     tangent: Float[Tensor, "*pairs"]
     shape: tuple[int, ...]
-    cogap: Float[Tensor, "*pairs"] | None = None
+    opposition: Float[Tensor, "*pairs"] | None = None
     gram: bool = False
     layers: frozenset[str] = frozenset()
     gaussian: bool = False
@@ -66,13 +66,19 @@ class Moments:
 
     def affine(self, weight: Any, bias: Any) -> "Moments":
         """Moments of W h + b: K ↦ σ_w² K + σ_b², the gap ↦ σ_w² gap. The tangent is the caller's."""
-        return self.replace(
+        after = self.replace(
             nngp=weight * self.nngp + bias,
             v1=weight * self.v1 + bias,
             v2=weight * self.v2 + bias,
             gap=weight * self.gap,
-            cogap=None if self.cogap is None else weight * self.cogap + 2 * bias,
         )
+        if self.opposition is None:
+            return after
+        # √((σ_w² v1 + σ_b²)(σ_w² v2 + σ_b²)) − σ_w² √(v1 v2) without its difference: all terms are positive.
+        before, size = weight * root(self.rows) * root(self.columns), root(after.rows) * root(after.columns)
+        total = (size + before).clamp_min(torch.finfo(size.dtype).tiny)
+        excess = bias * (weight * (self.rows + self.columns) + bias) / total
+        return after.replace(opposition=weight * self.opposition + excess + bias)
 
     def scaled(self, factor: float) -> "Moments":
         """Moments of factor · h."""
@@ -102,18 +108,31 @@ class Moments:
             raise Refused(
                 f"adds values of different shapes, {self.shape} and {other.shape}", "Give both branches one shape"
             )
-        both = self.cogap is not None and other.cogap is not None
         return self.replace(
             nngp=self.nngp + other.nngp,
             v1=self.v1 + other.v1,
             v2=self.v2 + other.v2,
             gap=self.gap + other.gap,
             tangent=self.tangent + other.tangent,
-            cogap=self.cogap + other.cogap if both else None,  # type: ignore[operator]
+            opposition=self._opposition_with(other),
             layers=self.layers | other.layers,
             gaussian=self.gaussian and other.gaussian,
             mean_zero=self.mean_zero and other.mean_zero,
         )
+
+    def _opposition_with(self, other: "Moments") -> Tensor | None:
+        if self.opposition is None or other.opposition is None:
+            return None
+        a1, a2, b1, b2 = (root(v) for v in (self.rows, self.columns, other.rows, other.columns))
+        total = root(self.rows + other.rows) * root(self.columns + other.columns) + a1 * a2 + b1 * b2
+        excess = (a1 * b2 - a2 * b1).square() / total.clamp_min(torch.finfo(total.dtype).tiny)
+        return self.opposition + other.opposition + excess
+
+
+def root(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """√x, and 0 with derivative 0 where x is not positive."""
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
 def with_diagonal(matrix: Tensor, diagonal: Tensor) -> Tensor:

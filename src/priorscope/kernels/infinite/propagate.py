@@ -1,6 +1,6 @@
 """Sends moments through a watched graph, node by node, by the registered rules; knows no layer itself."""
 
-from collections import Counter
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from ...errors import NoRuleError
+from ...network.initialization import number
 from ...network.watching import Graph, Node, Ref, class_name
 from .law import Law
 from .moments import Moments, Refused, with_diagonal
@@ -57,15 +58,16 @@ def propagate(graph: Graph, law: Law, start: Moments) -> tuple[Moments, list[Ste
 
 
 def _refuse_reuse(graph: Graph) -> None:
-    uses = Counter(name for node in graph.needed() if node.data for name in node.parameters)
+    first: dict[str, Node] = {}
     for node in graph.needed():
-        for name in sorted(node.parameters):
-            if node.data and uses[name] > 1:
+        for name in sorted(node.parameters) if node.data else ():
+            if name in first:
                 raise NoRuleError(
                     node.place,
-                    f"uses `{name}`, which is used {uses[name]} times: reused and tied weights have no rule",
+                    f"uses `{name}`, which {first[name].place} uses too: reused and tied weights have no rule",
                     "Give every use its own layer, or use EmpiricalNTK",
                 )
+            first[name] = node
 
 
 def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> Moments:
@@ -78,6 +80,8 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> M
         args, kwargs = tree_map(
             lambda leaf: values[leaf.node.index] if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
         )
+        if node.kind == "module" and kwargs:
+            args, kwargs = inspect.signature(node.target.forward).bind(*args, **kwargs).args, {}
         error = 0.0
         layer = node.target if node.kind == "module" else node
         if isinstance(entry, Rule):
@@ -97,7 +101,6 @@ def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dic
     kwargs = dict(kwargs)
     if node.kind == "module":
         settings = {name: getattr(node.target, name) for name in entry.settings if hasattr(node.target, name)}
-        kwargs.pop("input", None) if args else None
     else:
         names = [*entry.settings, "inplace"]
         settings = dict(zip(names, args[1:], strict=False))
@@ -107,7 +110,9 @@ def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dic
         settings.pop("inplace", None)
         unknown = sorted(set(settings) - set(entry.settings))
         if unknown or len(args) > 1 + len(names):
-            raise Refused(f"is called with {', '.join(unknown) or 'more arguments'} than its rule knows", "Leave it out")
+            raise Refused(
+                f"is called with {', '.join(unknown) or 'more arguments'} than its rule knows", "Leave it out"
+            )
     if not args or not isinstance(args[0], Moments):
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     if any(isinstance(value, (Node, Moments)) for value in settings.values()):
@@ -124,13 +129,13 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
             "Put a linear layer in front of it" + (", or apply it to the data" if m.is_input else ""),
         )
 
-    def expect(k: Any, v1: Any, v2: Any, gap: Any, cogap: Any) -> tuple[Any, Any, Any, float]:
-        extra = {name: value for name, value in (("gap", gap), ("cogap", cogap)) if name in entry.wants}
+    def expect(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> tuple[Any, Any, Any, float]:
+        extra = {name: value for name, value in (("gap", gap), ("opposition", opposition)) if name in entry.wants}
         answer = entry.function(k, v1, v2, **extra, **settings)
         nngp, derivative, new_gap, error = (*answer, *(None, 0.0)[len(answer) - 2 :])
         return nngp, derivative, new_gap, error
 
-    after = {"cogap": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
+    after = {"opposition": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
     zero = torch.zeros_like(m.v1)
     own1, own_derivative, _, error = expect(m.v1, m.v1, m.v1, zero, None)
     if m.nngp.ndim == 1:
@@ -138,7 +143,7 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
             nngp=own1, v1=own1, v2=own1, gap=torch.zeros_like(own1), tangent=m.tangent * own_derivative, **after
         ), error
     own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0]
-    k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.cogap)
+    k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.opposition)
     if gap is None:
         gap = ((own1[:, None] + own2[None]) / 2 - k).clamp_min(0)
     if m.gram:
@@ -155,8 +160,8 @@ def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: b
         if layer is not None and law.has(layer):
             w, b = law.variances(layer)
             has_bias = node.kind == "module" or len(parameters) > 1
-            variances = (float(w), float(b) if has_bias else 0.0)
-            rates = tuple(float(c) for c in law.rates_of(layer))
+            variances = (number(w), number(b) if has_bias else 0.0)
+            rates = tuple(number(c) for c in law.rates_of(layer))
     place = f"{node.path} {node.operation}".strip() + (f" ({node.line})" if node.line and node.kind == "call" else "")
     name = entry.name if not error else f"{entry.name}, quadrature, error ≤ {error:.1g}"
     return Step(place, name, *variances, rates, error, entry.source, layer, reads_input)

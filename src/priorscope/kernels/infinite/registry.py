@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ...network.watching import is_hooked
 
@@ -39,7 +40,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Dual:
-    """A registered dual: `function(k, v1, v2[, gap[, cogap]], **settings)`."""
+    """A registered dual: `function(k, v1, v2[, gap[, opposition]], **settings)`."""
 
     function: Callable[..., Any]
     name: str
@@ -76,8 +77,8 @@ def dual(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers E[φ(u)φ(v)] and E[φ'(u)φ'(v)] of a pointwise function φ.
 
-    The function is called as `f(k, v1, v2)`, with a fourth argument `gap` = (v1 + v2)/2 − k (and a fifth, `cogap` =
-    (v1 + v2)/2 + k, or None) if it has one of that name. It must work elementwise for any shapes that broadcast. It
+    The function is called as `f(k, v1, v2)`, with a fourth argument `gap` = (v1 + v2)/2 − k (and a fifth, `opposition` =
+    √(v1 v2) + k, or None) if it has one of that name. It must work elementwise for any shapes that broadcast. It
     returns (nngp, derivative), and may add the gap after φ: `Expectations`.
 
     Args:
@@ -89,7 +90,7 @@ def dual(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         names = inspect.signature(function).parameters
-        wants = tuple(name for name in ("gap", "cogap") if name in names)
+        wants = tuple(name for name in ("gap", "opposition") if name in names)
         entry = Dual(function, _title(function), _source(function), wants, settings, odd)
         RULES.update(dict.fromkeys(keys, entry))
         return function
@@ -101,12 +102,17 @@ def find(target: Any) -> Rule | Dual | None:
     """The rule or dual of a module or torch function; None where there is none."""
     if not isinstance(target, nn.Module):
         return RULES.get(target)
-    if is_hooked(target):
+    if is_changed(target):
         return None
     for kind in type(target).__mro__:
         if kind in RULES:
             return RULES[kind] if type(target).forward is kind.forward else None
     return None
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether hooks or parametrizations may make the module's call differ from its class's forward."""
+    return is_hooked(module) or is_parametrized(module)
 
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -117,7 +123,7 @@ def is_leaf(module: nn.Module) -> bool:
     if find(module) is not None:
         return True
     own = type(module).__module__.startswith("torch.nn.modules")
-    return own and not isinstance(module, CONTAINERS) and not is_hooked(module)
+    return own and not isinstance(module, CONTAINERS) and not is_changed(module)
 
 
 def _title(function: Callable[..., Any]) -> str:

@@ -1,10 +1,12 @@
 """The moments of the data themselves: what enters the first layer."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .moments import Moments, with_diagonal
+from .moments import Moments, root, with_diagonal
 
 NEAR = 1e-3
 """Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself; opposite ones from the sum."""
@@ -28,11 +30,14 @@ def data_moments(x1: Tensor, x2: Tensor, gram: bool) -> Moments:
         near, opposite = k > bound, k < -bound
         if gram:
             near.fill_diagonal_(False)
-    gap = _directly(middle - k, near, a, b, -1)
-    cogap = _directly(middle + k, opposite, a, b, 1) if bool(opposite.any()) else None
+    gap = _directly(middle - k, near, a, b, lambda p, q: (p - q).square().sum(1) / (2 * size))
+    opposition = None
+    if bool(opposite.any()):
+        lengths = root(v1)[:, None] * root(v2)[None]
+        opposition = _directly(lengths + k, opposite, a, b, _sum_of_directions)
     if gram:
         k, gap = with_diagonal(k, v1), with_diagonal(gap, torch.zeros_like(v1))
-    return Moments(k, v1, v2, gap, torch.zeros_like(k), tuple(x1.shape[1:]), cogap, gram)
+    return Moments(k, v1, v2, gap, torch.zeros_like(k), tuple(x1.shape[1:]), opposition, gram)
 
 
 def self_moments(x: Tensor) -> Moments:
@@ -42,18 +47,23 @@ def self_moments(x: Tensor) -> Moments:
     return Moments(v, v, v, torch.zeros_like(v), torch.zeros_like(v), tuple(x.shape[1:]))
 
 
+def _sum_of_directions(p: Float[Tensor, "m d"], q: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
+    """(‖p‖‖q‖ + p·q)/d of nearly opposite points, from the sum of their directions, which is small itself."""
+    lengths, others = p.norm(dim=1, keepdim=True), q.norm(dim=1, keepdim=True)
+    return (lengths * others)[:, 0] * (p / lengths + q / others).square().sum(1) / (2 * p.shape[1])
+
+
 def _directly(
-    gap: Float[Tensor, "n1 n2"], pairs: Tensor, a: Float[Tensor, "n1 d"], b: Float[Tensor, "n2 d"], sign: int
+    matrix: Float[Tensor, "n1 n2"],
+    pairs: Tensor,
+    a: Float[Tensor, "n1 d"],
+    b: Float[Tensor, "n2 d"],
+    exact: Callable[[Tensor, Tensor], Tensor],
 ) -> Float[Tensor, "n1 n2"]:
-    """gap, with ‖a ± b‖²/(2 d) computed as it stands for the given pairs."""
+    """The matrix, with exact(a_i, b_j) at the given pairs."""
     rows, columns = pairs.nonzero(as_tuple=True)
     if not len(rows):
-        return gap
+        return matrix
     step = max(1, ENTRIES_AT_ONCE // a.shape[1])
-    exact = torch.cat(
-        [
-            torch.add(a[i], b[j], alpha=sign).square().sum(1) / (2 * a.shape[1])
-            for i, j in zip(rows.split(step), columns.split(step), strict=True)
-        ]
-    )
-    return gap.index_put((rows, columns), exact)
+    values = [exact(a[i], b[j]) for i, j in zip(rows.split(step), columns.split(step), strict=True)]
+    return matrix.index_put((rows, columns), torch.cat(values))

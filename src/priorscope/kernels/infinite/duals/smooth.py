@@ -22,7 +22,7 @@ def by_series(function: Callable[[Tensor], Tensor], k: Tensor, v1: Tensor, v2: T
     """
     answer = hermite_pairs(function, v1, v2, gap, TOLERANCE, same=k is v1)
     if answer.error > TOLERANCE:
-        largest = float(max(v1.max(), v2.max()))
+        largest = float(torch.maximum(v1.detach().max(), v2.detach().max()))
         raise Refused(
             f"its Hermite series leaves a relative error of {answer.error:.1g} at the variance {largest:.3g}",
             "Make the variances smaller (scale the inputs, or weight_variance), or use EmpiricalNTK",

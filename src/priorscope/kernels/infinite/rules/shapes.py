@@ -41,6 +41,7 @@ def _as(m: Moments, shape: tuple[int, ...] | None) -> Moments:
         raise Refused("mixes the axis of the points with others", "Reshape each point by itself: x.flatten(1)")
     if len(shape) > 1 and not m.is_input:
         raise Refused(
-            f"gives points of shape {shape}, and only vectors have a rule yet", "Keep (n, features), or use EmpiricalNTK"
+            f"gives points of shape {shape}, and only vectors have a rule yet",
+            "Keep (n, features), or use EmpiricalNTK",
         )
     return m.replace(shape=shape)

@@ -77,9 +77,9 @@ def dual(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers E[φ(u)φ(v)] and E[φ'(u)φ'(v)] of a pointwise function φ.
 
-    The function is called as `f(k, v1, v2)`, with a fourth argument `gap` = (v1 + v2)/2 − k (and a fifth, `opposition` =
-    √(v1 v2) + k, or None) if it has one of that name. It must work elementwise for any shapes that broadcast. It
-    returns (nngp, derivative), and may add the gap after φ: `Expectations`.
+    The function is called as `f(k, v1, v2)`, with a fourth argument `gap` = (v1 + v2)/2 − k (and a fifth,
+    `opposition` = √(v1 v2) + k, or None) if it has one of that name. It must work elementwise for any shapes that
+    broadcast. It returns (nngp, derivative), and may add the gap after φ: `Expectations`.
 
     Args:
         keys: module classes (nn.GELU) or torch functions (F.gelu).
@@ -106,7 +106,8 @@ def find(target: Any) -> Rule | Dual | None:
         return None
     for kind in type(target).__mro__:
         if kind in RULES:
-            return RULES[kind] if type(target).forward is kind.forward else None
+            own: Any = type(target)
+            return RULES[kind] if own.forward is kind.forward else None
     return None
 
 

@@ -79,7 +79,7 @@ def test_spellings_of_a_sum():
 
 def test_tied_and_shared_parameters_have_one_name():
     graph = watch(Tied(), torch.randn(5, 4), linear_only)
-    first, again = (node for node in graph.nodes if node.kind == "module")
+    _, again = (node for node in graph.nodes if node.kind == "module")
     assert again.parameters == {"first.weight", "again.bias"}
     transposed = graph.output.node.args[0].node
     assert transposed.parameters == {"first.weight"}

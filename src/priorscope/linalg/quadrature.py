@@ -16,6 +16,7 @@ from torch import Tensor
 REACH, STEP = 14.0, 1 / 64
 TERMS = (64, 128, 256, 512, 1024)
 SMALLEST_VARIANCE = 1e-12
+ENTRIES_AT_ONCE = 2**15
 
 
 class HermiteSeries(NamedTuple):
@@ -106,19 +107,34 @@ def hermite_pairs(
         value = first.value_square.reshape(v1.shape)
         return HermitePairs(value, first.slope_square.reshape(v1.shape), torch.zeros_like(value), error)
     far = _one_minus_correlation(v1.to(torch.float64), v2.to(torch.float64), gap.to(torch.float64))
+    if far.ndim != 2 or far.requires_grad or first.value.requires_grad:
+        return HermitePairs(*_horner(first, second, far), error)
+    # Blocks of rows that stay in the cache: many passes go over each of them.
+    rows = max(1, ENTRIES_AT_ONCE // far.shape[1])
+    parts = [
+        _horner(HermiteSeries(*(part[start : start + rows] for part in first)), second, far[start : start + rows])
+        for start in range(0, len(far), rows)
+    ]
+    value, slope, after = (torch.cat(part) for part in zip(*parts, strict=True))
+    return HermitePairs(value, slope, after, error)
+
+
+def _horner(first: HermiteSeries, second: HermiteSeries, far: Float[Tensor, "*pairs"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, slopes and gaps of all pairs, (n1, n2), or of one pair per row, (n,); far is 1 − ρ."""
     near = 1 - far
-    shape1, shape2 = v1.shape, v2.shape
-    zero = torch.zeros_like(far)
-    total, powers, slopes, apart = zero, zero, zero, zero
-    # Horner from the last term: Σ p_j ρ^j = Σ p_j − (1 − ρ) Σ_i ρ^i Σ_{j>i} p_j, where nothing cancels as ρ → 1.
+    across = (slice(None), None) if far.ndim == 2 else (slice(None),)
+    total, powers, slopes = torch.zeros_like(far), torch.zeros_like(far), torch.zeros_like(far)
+    # From the last term: Σ p_j ρ^j = Σ p_j − (1 − ρ) Σ_i ρ^i Σ_{j>i} p_j, where nothing cancels as ρ → 1.
     for j in range(first.value.shape[1] - 1, -1, -1):
-        a, b = first.value[:, j].reshape(shape1), second.value[:, j].reshape(shape2)
-        slopes = slopes * near + first.slope[:, j].reshape(shape1) * second.slope[:, j].reshape(shape2)
-        powers = powers * near + total
-        total = total + a * b
-        apart = apart + (a - b).square()
+        slopes = torch.addcmul(slopes * near, first.slope[:, j][across], second.slope[:, j])
+        powers = torch.addcmul(total, powers, near)
+        total = torch.addcmul(total, first.value[:, j][across], second.value[:, j])
+    if far.ndim == 2:
+        apart = torch.cdist(first.value, second.value, compute_mode="donot_use_mm_for_euclid_dist").square()
+    else:
+        apart = (first.value - second.value).square().sum(1)
     lost = far * powers
-    return HermitePairs(total - lost, slopes, apart / 2 + lost, error)
+    return total - lost, slopes, apart / 2 + lost
 
 
 def _one_minus_correlation(v1: Tensor, v2: Tensor, gap: Tensor) -> Tensor:

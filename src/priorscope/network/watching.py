@@ -332,9 +332,9 @@ class _Watcher(TorchFunctionMode):
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame is not self.frame:
             code = frame.f_code
-            if code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is self._owner and self.stack:
-                if not code.co_filename.startswith(TORCH):
-                    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
+            of_owner = self.stack and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is self._owner
+            if of_owner and not code.co_filename.startswith(TORCH):
+                return f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
             frame = frame.f_back
         return ""
 

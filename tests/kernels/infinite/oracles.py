@@ -1,5 +1,6 @@
 """The slow, obvious ways: one pair at a time, by quadrature in polar coordinates, or with 50 digits."""
 
+from itertools import pairwise
 from math import atan2, pi
 
 import mpmath
@@ -17,7 +18,7 @@ def expectation(f, g, v1: float, v2: float, k: float) -> float:
     kinks = sorted({0.0, 2 * pi, pi / 2, 3 * pi / 2} | {atan2(-b, c) % pi, atan2(-b, c) % pi + pi})
     r, wr = _legendre(0, 12, 200)
     total = 0.0
-    for low, high in zip(kinks, kinks[1:], strict=False):
+    for low, high in pairwise(kinks):
         t, wt = _legendre(low, high, 60)
         u = a * np.outer(r, np.cos(t))
         w = np.outer(r, b * np.cos(t) + c * np.sin(t))

@@ -281,10 +281,6 @@ REFUSED = {
     "a bare weight": (lambda m, x: F.linear(x, m.scale[None]), "a computed tensor as its weight"),
     "a changed weight": (lambda m, x: F.linear(x, m.c.weight * 2), "a computed tensor as its weight"),
     "two activations in a row": (lambda m, x: m.c(m.a(x).relu().tanh()), "not Gaussian"),
-    "an activation of a sum that is not Gaussian": (
-        lambda m, x: m.c((m.a(x) + m.b(m.scale * x)).relu()),
-        "Python number",
-    ),
     "an activation of the input": (lambda m, x: m.c(x.relu()), "the input itself"),
     "a product": (lambda m, x: m.c(m.a(x) * m.b(x)), "multiplies two values"),
     "softmax": (lambda m, x: m.c(torch.softmax(m.a(x), -1)), "`torch.softmax` in the model"),

@@ -22,7 +22,7 @@ from .start import data_moments, self_moments
 
 WATCHED_POINTS = 13
 """An odd number of points, so that a reshape that mixes points with features shows."""
-ENTRIES_AT_ONCE = 2**20
+ENTRIES_AT_ONCE = 2**18
 """Pairs in one pass: everything after the first layer is elementwise in pairs, so rows are taken in blocks."""
 
 

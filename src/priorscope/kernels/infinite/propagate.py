@@ -13,7 +13,7 @@ from ...network.initialization import number
 from ...network.watching import Graph, Node, Ref, class_name
 from .law import Law
 from .moments import Moments, Refused, with_diagonal
-from .registry import Dual, Rule, find
+from .registry import Dual, Expectations, Rule, find
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
     def expect(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> tuple[Any, Any, Any, float]:
         extra = {name: value for name, value in (("gap", gap), ("opposition", opposition)) if name in entry.wants}
         answer = entry.function(k, v1, v2, **extra, **settings)
-        nngp, derivative, new_gap, error = (*answer, *(None, 0.0)[len(answer) - 2 :])
-        return nngp, derivative, new_gap, error
+        full = Expectations(*answer)
+        return full.nngp, full.derivative, full.gap, full.error
 
     after = {"opposition": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
     zero = torch.zeros_like(m.v1)
@@ -153,7 +153,9 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
 
 
 def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:
-    layer, variances, rates = None, (None, None), ()
+    layer: nn.Module | None = None
+    variances: tuple[float | None, float | None] = (None, None)
+    rates: tuple[float, ...] = ()
     if node.parameters:
         parameters = [ref.node.value for ref in node.refs if ref.node.kind == "parameter"]
         layer = node.target if node.kind == "module" else law.owner(parameters[0])

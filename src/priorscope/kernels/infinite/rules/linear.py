@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
+from ....network.initialization import fan_in
 from ..law import Law
 from ..moments import Moments, Refused
 from ..registry import rule
@@ -28,11 +29,10 @@ def linear_function(call: Any, input: Moments, weight: Any, bias: Any = None, *,
     if bias is not None:
         owner = init.layer_of(bias, "bias")
         b, cb = init.variances(owner).bias, init.rates_of(owner).bias
-    out_features, in_features = layer.weight.shape[0], layer.weight[0].numel()  # type: ignore[index,operator,union-attr]
-    return _linear(input, init.name(layer), in_features, (w, b), (cw, cb), out_features)
+    return _linear(input, init.name(layer), fan_in(layer), (w, b), (cw, cb), call.shape[-1])
 
 
-def _linear(m: Moments, name: str, fan_in: int, variances: Any, rates: Any, out_features: int) -> Moments:
+def _linear(m: Moments, name: str, inputs: int, variances: Any, rates: Any, out_features: int) -> Moments:
     if not isinstance(m, Moments):
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     if len(m.shape) != 1:
@@ -41,7 +41,7 @@ def _linear(m: Moments, name: str, fan_in: int, variances: Any, rates: Any, out_
             "Flatten first, or use EmpiricalNTK",
         )
     (w, b), (cw, cb) = variances, rates
-    tangent = w * m.tangent + cw * fan_in * m.nngp + cb
+    tangent = w * m.tangent + cw * inputs * m.nngp + cb
     return m.affine(w, b).replace(
         tangent=tangent, shape=(out_features,), layers=frozenset([name]), gaussian=True, mean_zero=True
     )

@@ -106,8 +106,8 @@ def find(target: Any) -> Rule | Dual | None:
         return None
     for kind in type(target).__mro__:
         if kind in RULES:
-            own: Any = type(target)
-            return RULES[kind] if own.forward is kind.forward else None
+            own: Any = type(target).forward
+            return RULES[kind] if own is getattr(kind, "forward", None) else None
     return None
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ...network.initialization import Initialization, number, fan_in, layers_with_a_law
+from ...network.initialization import Initialization, fan_in, layers_with_a_law, number
 
 STANDARD_ERRORS = 5.0
 SMALL_FAN_IN = 16

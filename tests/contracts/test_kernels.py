@@ -1,8 +1,14 @@
 import pytest
 import torch
 
-from priorscope import kernels
+from priorscope import Initialization, kernels
+from priorscope.kernels.infinite import infinite_width
+from tests.cases import mlp
 from tests.contracts.kernels import check_kernel
+
+INIT = Initialization(1.8, 0.2)
+LIMIT = infinite_width(INIT.apply_(mlp(3, 16, 16, 2), seed=0), INIT)
+SMOOTH = infinite_width(INIT.apply_(mlp(3, 16, 1, activation=torch.nn.Tanh), seed=0), INIT)
 
 KERNELS = {
     "rbf": kernels.RBF(0.7, 2.0),
@@ -11,6 +17,9 @@ KERNELS = {
     "arc-cosine 0": kernels.ArcCosine(0),
     "arc-cosine 1": kernels.ArcCosine(1),
     "sum and product": 2 * kernels.RBF() + kernels.Linear() * kernels.RBF(),
+    "infinite nngp": LIMIT.nngp,
+    "infinite ntk": LIMIT.ntk,
+    "infinite ntk by quadrature": SMOOTH.ntk,
     "function": kernels.FunctionKernel(lambda a, b: 1 + a @ b.T),
 }
 
@@ -22,4 +31,4 @@ def test_contract(name):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_dtype_follows_the_input(name):
-    assert KERNELS[name](torch.randn(3, 2, dtype=torch.float32)).dtype == torch.float32
+    assert KERNELS[name](torch.randn(3, 3, dtype=torch.float32)).dtype == torch.float32

@@ -1,0 +1,24 @@
+"""Module structure -> kernels: the NNGP and NTK of infinitely wide networks, derived from the user's own module."""
+
+from . import duals, rules
+from .check import Mismatch, mismatches
+from .explain import Explanation
+from .limit import Limit, LimitKernel, infinite_width
+from .moments import Moments, Refused
+from .registry import Expectations, dual, rule
+
+__all__ = [
+    "Expectations",
+    "Explanation",
+    "Limit",
+    "LimitKernel",
+    "Mismatch",
+    "Moments",
+    "Refused",
+    "dual",
+    "duals",
+    "infinite_width",
+    "mismatches",
+    "rule",
+    "rules",
+]

@@ -1,0 +1,89 @@
+"""Functions of two straight pieces through zero: ReLU, LeakyReLU, abs, by the angle between the two points."""
+
+from math import pi
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..moments import root
+from ..registry import Expectations, dual
+
+
+def angle(v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """√(v1 v2), the angle θ with k = √(v1 v2) cos θ, and where both variances are positive.
+
+    √(v1 v2) − k = gap − (√v1 − √v2)²/2, and θ = 2 atan2(√(1 − cos θ), √(1 + cos θ)), keep the digits that arccos of
+    k/√(v1 v2) loses. θ has derivative 0 where it is not smooth: at coinciding, opposite and zero points.
+    """
+    root1, root2 = root(v1), root(v2)
+    size = root1 * root2
+    alive = size > 0
+    safe = torch.where(alive, size, 1.0)
+    both = root1 + root2
+    spread = ((v1 - v2) / torch.where(both > 0, both, 1.0)).square() / 2
+    less = (gap - spread) / safe  # 1 − cos θ
+    more = 2 - less if opposition is None else opposition / safe  # 1 + cos θ
+    theta = 2 * torch.atan2(root(less), root(more))
+    return size, torch.where(alive, theta, pi / 2), alive
+
+
+def relu_moments(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None) -> tuple[Tensor, ...]:
+    """E[φφ], E[φ'φ'], the gap after φ = relu, and where both variances are positive.
+
+    Source: Cho and Saul 2009, eqs. 3-6; the gap from (sin θ − θ cos θ).
+    """
+    size, theta, alive = angle(v1, v2, gap, opposition)
+    nngp = (size * torch.sin(theta) + (pi - theta) * k) / (2 * pi)
+    after = (gap - size * _sine_excess(theta) / pi) / 2
+    return nngp, (pi - theta) / (2 * pi), after, alive
+
+
+def two_pieces(
+    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None, left: float, right: float, at_zero: float
+) -> Expectations:
+    """φ(x) = left·x below 0, right·x above: φ(x) = left·x + (right − left)·relu(x).
+
+    at_zero: φ'(0) as torch has it, for points of variance zero.
+    """
+    mixed, bend = left * right, (right - left) ** 2
+    nngp, derivative, after, alive = relu_moments(k, v1, v2, gap, opposition)
+    mean_slope = (left + right) / 2
+    dead = torch.where(v1 > 0, mean_slope, at_zero) * torch.where(v2 > 0, mean_slope, at_zero)
+    return Expectations(
+        mixed * k + bend * nngp,
+        torch.where(alive, mixed + bend * derivative, dead.to(k.dtype)),
+        (mixed * gap + bend * after).clamp_min(0),
+    )
+
+
+@dual(nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+def relu(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
+    """√(v1 v2) (sin θ + (π − θ) cos θ)/2π and (π − θ)/2π. Source: Cho and Saul 2009, eqs. 3-6."""
+    return two_pieces(k, v1, v2, gap, opposition, 0.0, 1.0, 0.0)
+
+
+@dual(nn.LeakyReLU, F.leaky_relu, F.leaky_relu_, settings=("negative_slope",))
+def leaky_relu(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any, negative_slope: float = 0.01) -> Expectations:
+    """a k + (1 − a)² E[relu relu], a the slope below zero. Source: Cho and Saul 2009, eqs. 3-6."""
+    return two_pieces(k, v1, v2, gap, opposition, negative_slope, 1.0, negative_slope)
+
+
+@dual(torch.abs, Tensor.abs, Tensor.abs_, Tensor.__abs__, torch.absolute, Tensor.absolute)
+def absolute_value(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
+    """(2/π) √(v1 v2) (sin θ + (π/2 − θ) cos θ) and 1 − 2θ/π. Source: Cho and Saul 2009, eqs. 3-6."""
+    # |−u| = |u|: opposite points coincide afterwards, so that their distance to being opposite is what counts.
+    spread = (root(v1) - root(v2)).square() / 2
+    reflected = (v1 + v2) - gap if opposition is None else opposition + spread
+    negative = k < 0
+    answer = two_pieces(k.abs(), v1, v2, torch.where(negative, reflected, gap), None, -1.0, 1.0, 0.0)
+    return answer._replace(derivative=torch.where(negative, -answer.derivative, answer.derivative))
+
+
+def _sine_excess(theta: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """sin θ − θ cos θ, by its series where the difference would lose digits."""
+    square = theta.square()
+    series = 1 / 3 - square * (1 / 30 - square * (1 / 840 - square * (1 / 45360 - square / 3991680)))
+    return torch.where(theta < 0.25, theta * square * series, torch.sin(theta) - theta * torch.cos(theta))

@@ -1,0 +1,49 @@
+"""How a limit was derived, as a table: node, rule, variances, rates, source."""
+
+from dataclasses import dataclass
+from html import escape
+
+from .propagate import Step
+
+HEADS = ("node", "rule", "σ_w²", "σ_b²", "rates c", "source")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The steps of the last call, in order; printed as a table."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                step.node,
+                step.rule,
+                _number(step.weight_variance),
+                _number(step.bias_variance),
+                ", ".join(map(_number, step.rates)),
+                step.source,
+            )
+            for step in self.steps
+        ]
+
+    def __str__(self) -> str:
+        table = [HEADS, *self.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(HEADS))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def line(cells: tuple[str, ...], tag: str) -> str:
+            inner = "".join(f"<{tag} style='text-align:left'>{escape(cell)}</{tag}>" for cell in cells)
+            return f"<tr>{inner}</tr>"
+
+        return f"<table>{line(HEADS, 'th')}{''.join(line(row, 'td') for row in self.rows)}</table>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,94 @@
+"""The law of a model's layers, as rules ask for it: an Initialization and rates, bound to one model."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ...network.initialization import (
+    Initialization,
+    Variances,
+    fan_in,
+    layers_with_a_law,
+    resolve_rates,
+)
+from ...network.watching import Node
+from .moments import Refused
+
+
+class LayerRates(NamedTuple):
+    """Learning-rate multipliers of one layer's weights and bias (0 without a bias)."""
+
+    weight: Any
+    bias: Any
+
+
+class Law:
+    """Answers `variances(layer)` and `rates_of(layer)`, for a layer's module or for a call of its parameters.
+
+    Rates that follow from an Initialization stay differentiable in its variances.
+    """
+
+    def __init__(self, model: nn.Module, init: Initialization, rates: Any = None):
+        self.init = init
+        rates = init if rates is None else rates
+        self.rates = resolve_rates(model, rates)
+        self._source = rates if isinstance(rates, Initialization) and rates.parameterization == "ntk" else None
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        self._owners: dict[int, nn.Module] = {}
+        for _, layer in layers_with_a_law(model):
+            for parameter in (layer.weight, layer.bias):
+                if isinstance(parameter, nn.Parameter):
+                    self._owners.setdefault(id(parameter), layer)
+
+    def name(self, layer: nn.Module) -> str:
+        """The name of a layer's weight."""
+        return self._names[id(layer.weight)]
+
+    def variances(self, layer: nn.Module) -> Variances:
+        """σ_w², σ_b² of a layer."""
+        return Variances(*map(_scalar, self.init.variances(layer)))
+
+    def rates_of(self, layer: nn.Module) -> LayerRates:
+        """c of a layer's weights and bias."""
+        return LayerRates(self._rate(layer, layer.weight), self._rate(layer, getattr(layer, "bias", None)))
+
+    @property
+    def given_variances(self) -> list[Any]:
+        """The variances as the user gave them: numbers, or tensors that kernels are differentiable in."""
+        laws = [self.init] if self._source is None else [self.init, self._source]
+        return [value for law in laws for value in (law.weight_variance, law.bias_variance)]
+
+    def owner(self, parameter: Any) -> nn.Module | None:
+        """The layer that a parameter belongs to; None for one without a law."""
+        return self._owners.get(id(parameter))
+
+    def has(self, layer: nn.Module) -> bool:
+        """Whether the layer has a law."""
+        return id(getattr(layer, "weight", None)) in self._owners
+
+    def layer_of(self, parameter: Any, role: str) -> nn.Module:
+        """The layer whose `weight` or `bias` a watched value is; Refused where it is not exactly that."""
+        value = parameter.value if isinstance(parameter, Node) and parameter.kind == "parameter" else None
+        layer = self._owners.get(id(value))
+        if layer is None or getattr(layer, role) is not value:
+            name = f"`{parameter.target}`" if value is not None else "a computed tensor"
+            raise Refused(
+                f"uses {name} as its {role}, which is no nn.Linear's {role} and has no law",
+                "Use the weight and bias of an nn.Linear as they are, or EmpiricalNTK",
+            )
+        return layer
+
+    def _rate(self, layer: nn.Module, parameter: Any) -> Any:
+        if parameter is None:
+            return 0.0
+        name = self._names[id(parameter)]
+        if self._source is None or name in self._frozen:
+            return self.rates[name]
+        w, b = map(_scalar, self._source.variances(layer))
+        return w / fan_in(layer) if parameter is layer.weight else b
+
+
+def _scalar(value: Any) -> Any:
+    # A tensor without axes leaves the dtype of what it multiplies alone.
+    return value.reshape(()) if isinstance(value, Tensor) else value

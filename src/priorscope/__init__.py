@@ -1,18 +1,68 @@
-"""priorscope shows what a neural network wants to learn, before it is trained."""
+"""priorscope shows what a neural network wants to learn, before it is trained.
 
-from . import kernels
+A module and data make a kernel (`EmpiricalNTK`, `infinite_width`); a kernel on data makes beliefs (`eigenmodes`,
+`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`) and verdicts (`compare`); `train` and
+`train_many` show what real networks do; `report` puts it all on one page.
+"""
+
+from . import data, kernels, plot
+from .beliefs.gaussian import Gaussian, Probability
+from .beliefs.modes import Spectrum, eigenmodes, sinusoid_r2
+from .beliefs.process import GaussianProcess
+from .beliefs.similarity import cosine, influence, most_similar
+from .errors import PriorscopeError, PriorscopeWarning
+from .generalization.compare import Verdict, compare
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
+from .kernels.empirical import EmpiricalNTK
+from .kernels.infinite import dual, infinite_width, rule
 from .network.initialization import Initialization
+from .network.linearize import linearize
+from .report import report
+from .training.drift import drift
+from .training.ensemble import TrainedEnsemble, trained_ensemble
+from .training.run import Run, train
+from .training.runs import Runs, train_many
 from .training.training import Training
+from .training.trajectory import Trajectory, trajectory
 from .version import __version__
 
 __all__ = [
+    "EmpiricalNTK",
     "FunctionKernel",
+    "Gaussian",
+    "GaussianProcess",
     "Initialization",
     "Kernel",
     "KernelPair",
     "PrecomputedKernel",
+    "PriorscopeError",
+    "PriorscopeWarning",
+    "Probability",
+    "Run",
+    "Runs",
+    "Spectrum",
+    "TrainedEnsemble",
     "Training",
+    "Trajectory",
+    "Verdict",
     "__version__",
+    "compare",
+    "cosine",
+    "data",
+    "drift",
+    "dual",
+    "eigenmodes",
+    "infinite_width",
+    "influence",
     "kernels",
+    "linearize",
+    "most_similar",
+    "plot",
+    "report",
+    "rule",
+    "sinusoid_r2",
+    "train",
+    "train_many",
+    "trained_ensemble",
+    "trajectory",
 ]

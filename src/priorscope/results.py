@@ -30,7 +30,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the result, in lists and dictionaries that JSON takes. Non-finite numbers are strings."""
-        return {name: _plain(value) for name, value in self._saved().items()}
+        return {name: plain(value) for name, value in self._saved().items()}
 
     def save(self, path: str | Path) -> Path:
         """Writes the result into one `.npz` file: its arrays, and a header in JSON. Returns the path written."""
@@ -65,17 +65,18 @@ class Result:
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value in lists, dictionaries, numbers and strings that JSON takes; non-finite numbers become strings."""
     if isinstance(value, Result):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+        return plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
     if isinstance(value, Tensor):
-        return _plain(value.detach().cpu().tolist())
+        return plain(value.detach().cpu().tolist())
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     if isinstance(value, torch.dtype):
@@ -88,7 +89,7 @@ def _plain(value: Any) -> Any:
 def _brief(value: Any) -> str:
     if isinstance(value, Tensor):
         if value.numel() <= 6:
-            return str(_plain(value))
+            return str(plain(value))
         low, high = float(value.min()), float(value.max())
         return f"{tuple(value.shape)}, from {low:.4g} to {high:.4g}"
     if isinstance(value, dict):

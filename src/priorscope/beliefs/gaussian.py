@@ -183,6 +183,16 @@ class Gaussian(Result):
             raise DataError("the predicate", f"returned {given}", f"Return ({samples},) booleans, one a sample")
         return Probability.counted(int(holds.sum()), samples)
 
+    def project(self, d: Tensor) -> tuple[float, float]:
+        """Mean and variance of the linear functional Σ d·f.
+
+        Args:
+            d: like the mean.
+        """
+        columns = d.to(torch.float64).reshape(len(self.matrix), self._copies)
+        mean = float((d.to(torch.float64) * self.mean.to(torch.float64)).sum())
+        return mean, max(0.0, float((columns * (self.matrix @ columns)).sum()))
+
     @property
     def _shared(self) -> bool:
         return len(self.matrix) == len(self.mean)

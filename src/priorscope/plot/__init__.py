@@ -1,1 +1,7 @@
-"""Results -> matplotlib Axes."""
+"""Results -> matplotlib Axes: a result and an optional `ax=` in, the Axes out."""
+
+from .beliefs import functions, modes, similarity, spectrum
+from .generalization import verdict
+from .training import drift, learned, trajectory
+
+__all__ = ["drift", "functions", "learned", "modes", "similarity", "spectrum", "trajectory", "verdict"]

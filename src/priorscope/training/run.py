@@ -42,7 +42,7 @@ class Run(Result):
     rates: dict[str, float]
     converged_at: int | None = None
     diverged_at: int | None = None
-    model: nn.Module | None = live()  # noqa: RUF009
+    model: nn.Module | None = live()
 
 
 def train(

@@ -82,6 +82,12 @@ class Trajectory(Result):
         losses = (self._scale * half_squares).to(self.labels.dtype)
         return losses if several else losses[0]
 
+    def residuals(self, at: Times | None = None) -> Float[Tensor, "..."]:
+        """What is left to learn of each mode, as a share of its start: (r,), with a leading axis for several `at`."""
+        times, several = self._times(at)
+        left = torch.stack([residual(self.values, t, self.training, self._scale) for t in times]).to(self.labels.dtype)
+        return left if several else left[0]
+
     @cached_property
     def half_lives(self) -> Float[Tensor, " r"]:
         """When each mode's residual has halved, in the unit of `at`; infinite for modes that never do.

@@ -1,0 +1,137 @@
+"""`priorscope report`: what your network will learn from your data, on one page."""
+
+import argparse
+from typing import Any
+
+from torch import nn
+
+from .. import data
+from ..errors import DataError
+from ..network.initialization import Initialization
+from ..network.specs import ModelMaker, model_maker
+from ..report import report
+from ..training.training import Training
+
+MOST = 1000
+"""Training points taken from larger data sets, unless --train says more."""
+WIDTHS = (32, 128)
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="what your network will learn from your data, on one page",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument("--out", default="report", help="the folder to write")
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        default="mlp:3x512:relu",
+        help="mlp:DEPTHxWIDTH:ACTIVATION, file.py:function or package.module:function",
+    )
+    add("--data", default="digits", help=f"{', '.join(sorted(data.NAMES))}; or a .csv or .npz file")
+    add("--target", help="the CSV's column to predict")
+    add("--task", choices=["regression", "classification"], help="what the target is, where its type does not say")
+    add("--train", type=int, help=f"number of training points (4/5 of the data, at most {MOST})")
+    add("--test", type=int, help="number of test points (a quarter of the training points)")
+    law = parser.add_argument_group("initialization")
+    law.add_argument(
+        "--init",
+        choices=["he", "torch"],
+        help="he: variances below; torch: PyTorch's own (default for your own models)",
+    )
+    law.add_argument("--weight-variance", type=float, default=2.0, help="σ_w²")
+    law.add_argument("--bias-variance", type=float, default=0.01, help="σ_b²")
+    law.add_argument("--parameterization", choices=["standard", "ntk"], default="standard", help="rates of learning")
+    training = parser.add_argument_group("training (default: plain descent at half the step limit)")
+    training.add_argument("--optimizer", default="sgd", help="sgd, or any torch optimizer (outside the theory)")
+    training.add_argument("--loss", choices=["half_sse", "mse", "cross_entropy"], default="half_sse", help="loss")
+    training.add_argument("--learning-rate", type=float, help="of one step")
+    training.add_argument("--steps", type=int, help="number of steps")
+    training.add_argument("--momentum", type=float, default=0.0, help="heavy-ball momentum")
+    training.add_argument("--batch-size", type=int, help="mini-batches (outside the theory)")
+    training.add_argument("--weight-decay", type=float, default=0.0, help="towards the start (outside the theory)")
+    add("--widths", type=_widths, default=WIDTHS, help="widths to measure the distance from the prediction at")
+    add("--seed", type=int, default=0, help="of the split, the weights and the batches")
+    add("--quiet", action="store_true", help="no progress bars")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(int(width) for width in text.split(",") if width)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    result = make_report(arguments, arguments.out)
+    for question, sentences in result.answers.items():
+        print(f"\n{question}\n  " + "\n  ".join(sentences))
+    print(f"\nThe page: {result.page}")
+    return 0
+
+
+def make_report(arguments: argparse.Namespace, out: str) -> Any:
+    maker = model_maker(arguments.model)
+    dataset = data.load(arguments.data, arguments.target, arguments.task)
+    train = arguments.train
+    if train is None and len(dataset.x) > MOST * 5 // 4:
+        train = MOST
+    split = data.split(dataset, train, arguments.test, arguments.seed)
+    shape, outputs = tuple(split.x.shape[1:]), int(split.y.max()) + 1 if dataset.task == "classification" else 1
+    init = _init(arguments, maker)
+
+    def make(width: int | None = None) -> nn.Module:
+        model = maker(shape, outputs, arguments.seed, width)
+        return init.apply_(model, arguments.seed) if _is_spec(maker) else model
+
+    widths = tuple(w for w in arguments.widths if w != maker.width) if maker.takes_width else ()
+    return report(
+        make(),
+        split,
+        training=_training(arguments),
+        init=init,
+        out=out,
+        make=make if maker.takes_width else None,
+        widths=widths,
+        title=f"What {maker.source} will learn from {dataset.name}",
+        description=maker.source,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+
+
+def _is_spec(maker: ModelMaker) -> bool:
+    return maker.source.startswith("mlp:")
+
+
+def _init(arguments: argparse.Namespace, maker: ModelMaker) -> Initialization:
+    law = arguments.init or ("he" if _is_spec(maker) else "torch")
+    if law == "torch":
+        return Initialization.torch_default(arguments.parameterization)
+    return Initialization(arguments.weight_variance, arguments.bias_variance, arguments.parameterization)
+
+
+def _training(arguments: argparse.Namespace) -> Training | None:
+    plain = arguments.optimizer == "sgd" and arguments.loss == "half_sse" and arguments.batch_size is None
+    if plain and arguments.learning_rate is None and arguments.steps is None:
+        if arguments.momentum or arguments.weight_decay:
+            raise DataError(
+                "--momentum and --weight-decay", "have no learning rate", "Give --learning-rate and --steps"
+            )
+        return None
+    if arguments.learning_rate is None or arguments.steps is None:
+        raise DataError("the training", "is not fully stated", "Give both --learning-rate and --steps")
+    return Training(
+        loss=arguments.loss,
+        learning_rate=arguments.learning_rate,
+        momentum=arguments.momentum,
+        weight_decay=arguments.weight_decay,
+        batch_size=arguments.batch_size,
+        steps=arguments.steps,
+        optimizer=arguments.optimizer,
+    )

@@ -1,0 +1,109 @@
+"""Pictures of functions, modes, spectra and similarities."""
+
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from ..beliefs.gaussian import Gaussian
+from ..beliefs.modes import Spectrum
+from ..errors import DataError
+from . import style
+
+
+def functions(
+    result: Any,
+    x: Tensor | None = None,
+    ax: Axes | None = None,
+    *,
+    data: tuple[Tensor, Tensor] | None = None,
+    label: str | None = None,
+    colour: str = style.BLUE,
+    band: float = 1.96,
+) -> Axes:
+    """Functions of one variable: a Gaussian as its mean and band, or a tensor of curves.
+
+    Args:
+        result: a Gaussian over the points x, or values (m,) or (s, m), one curve a row.
+        x: (m,) or (m, 1) positions; default 0..m−1.
+        data: training points (x, y) drawn as dots.
+        band: half-width of a Gaussian's band in standard deviations (1.96: 95 %).
+    """
+    ax = style.axes(ax, xlabel="input x", ylabel="output f(x)")
+    values = result.mean if isinstance(result, Gaussian) else result
+    if values.ndim > 2 or (isinstance(result, Gaussian) and values.ndim > 1):
+        raise DataError("the functions", f"have shape {tuple(values.shape)}", "Draw one output: (m,) or (s, m)")
+    m = values.shape[-1]
+    position = torch.arange(m) if x is None else x.reshape(-1)
+    if len(position) != m:
+        raise DataError("x", f"has {len(position)} positions for {m} values", "Give one position per value")
+    order = position.argsort()
+    position = style.array(position[order])
+    if isinstance(result, Gaussian):
+        mean, spread = result.mean[order], band * result.variance.clamp_min(0).sqrt()[order]
+        low, high = style.array(mean - spread), style.array(mean + spread)
+        ax.fill_between(position, low, high, color=colour, alpha=0.18, lw=0, label=f"±{band:g} standard deviations")
+        ax.plot(position, style.array(mean), color=colour, lw=2, label=label or "mean")
+    else:
+        curves = style.array(values[..., order].reshape(-1, m))
+        strength = 1.0 if len(curves) == 1 else max(0.12, min(0.6, 6 / len(curves)))
+        for i, curve in enumerate(curves):
+            ax.plot(position, curve, color=colour, lw=1.2, alpha=strength, label=label if i == 0 else None)
+    if data is not None:
+        ax.plot(
+            style.array(data[0]).reshape(-1), style.array(data[1]), "o", color=style.BLACK, ms=5, label="data", zorder=5
+        )
+    if ax.get_legend_handles_labels()[1]:
+        style.legend(ax)
+    return ax
+
+
+def modes(result: Spectrum, x: Tensor | None = None, ax: Axes | None = None, *, count: int = 4) -> Axes:
+    """The first modes of a kernel on one-dimensional data, at its points or, with x (m, 1), extended to others."""
+    shown = min(count, len(result.values))
+    values = result.vectors[:, :shown] if x is None else result.extend(x)[:, :shown]
+    if x is None and result.kernel is None:
+        raise DataError("modes", "were loaded without their data", "Give positions x, (m, 1)")
+    position = (result.kernel.x if x is None else x).reshape(-1)  # type: ignore[union-attr]
+    if len(position) != len(values):
+        raise DataError("the data of these modes", "are not one-dimensional", "Give positions x, (m, 1)")
+    ax = style.axes(ax, xlabel="input x", ylabel="mode v(x), unit length on the data")
+    order = position.argsort()
+    for i in range(shown):
+        ax.plot(
+            style.array(position[order]),
+            style.array(values[order, i]),
+            color=style.COLOURS[i % len(style.COLOURS)],
+            lw=1.8,
+            label=f"mode {i + 1}, λ = {float(result.values[i]):.3g}",
+        )
+    style.legend(ax)
+    return ax
+
+
+def spectrum(result: Spectrum, y: Tensor | None = None, ax: Axes | None = None) -> Axes:
+    """The eigenvalues of a Gram matrix, descending; with labels y, the target's share in each mode beside them."""
+    ax = style.axes(ax, xlabel="mode (1 = simplest)", ylabel="eigenvalue of the Gram matrix")
+    rank = range(1, len(result.values) + 1)
+    ax.loglog(rank, style.array(result.values), color=style.BLUE, lw=1.8, marker="o", ms=3, label="eigenvalue")
+    if y is not None:
+        twin = ax.twinx()
+        twin.spines[["top", "left"]].set_visible(False)
+        twin.bar(
+            rank, style.array(result.power(y)), color=style.ORANGE, alpha=0.6, width=0.6, label="share of the target"
+        )
+        twin.set_ylabel("share of the target's power")
+        twin.set_ylim(bottom=0)
+        handles = ax.get_legend_handles_labels(), twin.get_legend_handles_labels()
+        ax.legend(handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], frameon=False, fontsize=8.5)
+    return ax
+
+
+def similarity(result: Tensor, ax: Axes | None = None, *, label: str = "cosine of the kernel") -> Axes:
+    """A matrix of similarities or dual weights between points, (m, n), as a picture with a colour bar centred on 0."""
+    ax = style.axes(ax, xlabel="training point", ylabel="point")
+    size = float(result.abs().max()) or 1.0
+    image = ax.imshow(style.array(result), cmap=style.DIVERGING, vmin=-size, vmax=size, aspect="auto")
+    ax.figure.colorbar(image, ax=ax, label=label)
+    return ax

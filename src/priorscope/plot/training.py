@@ -1,0 +1,79 @@
+"""Pictures of training: curves of the loss, modes learned one after the other, drift."""
+
+import math
+
+import torch
+from matplotlib.axes import Axes
+
+from ..errors import DataError
+from ..training.drift import Drift
+from ..training.run import Run
+from ..training.trajectory import Trajectory
+from . import style
+
+
+def trajectory(result: Trajectory | Run, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """The training loss against time or steps: a predicted Trajectory as a line, a really trained Run as dots."""
+    is_flow = isinstance(result, Trajectory) and result.training.is_flow
+    unit = "time of gradient flow" if is_flow else "training step"
+    ax = style.axes(ax, xlabel=unit, ylabel="training loss")
+    if isinstance(result, Run):
+        at, losses = style.array(result.steps), style.array(result.losses)
+        ax.plot(at, losses, "o", color=style.VERMILION, ms=3.5, label=label or "really trained")
+    else:
+        times = moments(result)
+        losses = result.losses(times)
+        ax.plot(style.array(times), style.array(losses), color=style.BLUE, lw=1.8, label=label or "predicted")
+    ax.set_xscale("symlog", linthresh=_first(result))
+    ax.set_yscale("log")
+    style.legend(ax)
+    return ax
+
+
+def learned(result: Trajectory, ax: Axes | None = None, *, count: int = 8) -> Axes:
+    """How much of each of the first modes is learned, against time or steps: 1 − the residual of the mode."""
+    times = moments(result)
+    residuals = result.residuals(times)
+    unit = "time of gradient flow" if result.training.is_flow else "training step"
+    ax = style.axes(ax, xlabel=unit, ylabel="share of the mode that is learned")
+    shown = min(count, residuals.shape[1])
+    for i in range(shown):
+        colour = style.plt.get_cmap("cividis")(0.9 * i / max(1, shown - 1))
+        ax.plot(style.array(times), style.array(1 - residuals[:, i]), color=colour, lw=1.6, label=f"mode {i + 1}")
+    ax.set_xscale("symlog", linthresh=_first(result))
+    style.legend(ax, ncols=2)
+    return ax
+
+
+def moments(path: Trajectory, count: int = 200) -> torch.Tensor:
+    """Log-spaced moments: from a tenth of the first half-life to the end, or to ten times the last half-life."""
+    finite = path.half_lives[torch.isfinite(path.half_lives)]
+    if not len(finite):
+        raise DataError("this trajectory", "learns no mode", "Check the learning rate and the kernel")
+    end = path.training.end if math.isfinite(path.training.end) else 10 * float(finite.max())
+    if path.training.is_flow:
+        low = min(0.1 * float(finite.min()), end / 10)
+        return torch.logspace(math.log10(low), math.log10(end), count, dtype=torch.float64)
+    steps = torch.logspace(0, math.log10(max(2, end)), count, dtype=torch.float64).round()
+    return torch.unique(torch.cat([torch.zeros(1, dtype=torch.float64), steps])).clamp_max(end).to(torch.int64)
+
+
+def _first(result: Trajectory | Run) -> float:
+    """Where a symmetric logarithmic axis begins to be logarithmic."""
+    if isinstance(result, Run) or not result.training.is_flow:
+        return 1.0
+    return float(moments(result).min())
+
+
+def drift(results: dict[str, Drift], ax: Axes | None = None) -> Axes:
+    """Relative change of the functions and of the kernel between two snapshots, one group of bars a name."""
+    ax = style.axes(ax, ylabel="relative change during training")
+    names = list(results)
+    for offset, (field, colour) in enumerate([("functions", style.BLUE), ("kernels", style.ORANGE)]):
+        moved = [getattr(results[name], field) for name in names]
+        heights = [0.0 if one is None else one.relative for one in moved]
+        positions = [i + 0.4 * (offset - 0.5) for i in range(len(names))]
+        ax.bar(positions, heights, width=0.36, color=colour, label=field)
+    ax.set_xticks(range(len(names)), names)
+    style.legend(ax)
+    return ax

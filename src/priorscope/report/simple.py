@@ -1,0 +1,132 @@
+"""Question 1: what the network finds simple. The spectrum, and the first modes by the data at their extremes."""
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from ..plot import beliefs as draw
+from ..plot import data as draw_data
+from ..plot import style
+from .answer import Answer, Picture, percent
+from .study import Study
+
+SHOWN = 4
+EXTREMES = 5
+
+
+def simple(study: Study) -> Answer:
+    modes = study.modes
+    shares = modes.values / modes.values.sum()
+    half = int((shares.cumsum(0) < 0.5).sum()) + 1
+    first_four = float(shares[:SHOWN].sum())
+    rank = len(modes.values)
+    sentences: tuple[str, ...] = (
+        f"A network finds a function simple when the function lies in the first modes of its kernel: of {rank} modes "
+        f"that it can tell apart on these {study.n} points, the first carries {percent(float(shares[0]))} of the "
+        f"kernel's total and the first {SHOWN} carry {percent(first_four)}.",
+        f"Half of the total lies in {half} of them, so everything that resembles these is easy for this network, and a "
+        f"function in the last modes needs {float(modes.values[0] / modes.values[-1]):.1g} times as long to learn.",
+    )
+    if modes.dropped:
+        sentences += (f"{modes.dropped} further directions are invisible to it: no training moves it along them.",)
+    pictures = [
+        Picture(
+            "spectrum",
+            "Eigenvalues of the kernel on the training points, simplest mode first, both axes logarithmic.",
+            _spectrum(study),
+        ),
+        Picture("modes", _modes_caption(study), _modes(study)),
+    ]
+    numbers = {
+        "values": modes.values,
+        "rank": rank,
+        "dropped": modes.dropped,
+        "modes_with_half_of_the_trace": half,
+        "extremes": [_extremes(study, i) for i in range(min(SHOWN, rank))],
+    }
+    return Answer("What does the network find simple?", sentences, tuple(pictures), numbers)
+
+
+def _spectrum(study: Study) -> Figure:
+    figure, ax = plt.subplots(figsize=style.SIZE, layout="constrained")
+    draw.spectrum(study.modes, ax=ax)
+    ax.set_title(f"{len(study.modes.values)} modes on {study.n} training points", fontsize=10)
+    return figure
+
+
+def _extremes(study: Study, mode: int) -> dict[str, list[int]]:
+    order = study.modes.vectors[:, mode].argsort()
+    return {"lowest": order[:EXTREMES].tolist(), "highest": order.flip(0)[:EXTREMES].tolist()}
+
+
+def _dimension(study: Study) -> int:
+    return study.points.x[0].numel() if study.points.x.ndim == 2 else 0
+
+
+def _modes_caption(study: Study) -> str:
+    if _dimension(study) == 1:
+        return f"The first {SHOWN} modes as functions of the input."
+    if _dimension(study) == 2:
+        return f"The first {SHOWN} modes as functions of the two inputs, at the training points."
+    return (
+        f"The first {SHOWN} modes, each by the {EXTREMES} training points where it is lowest (left) and highest "
+        "(right): what differs between the two sides is what the mode measures."
+    )
+
+
+def _modes(study: Study) -> Figure:
+    count = min(SHOWN, len(study.modes.values))
+    if _dimension(study) == 1:
+        figure, ax = plt.subplots(figsize=style.SIZE, layout="constrained")
+        x = study.points.x
+        grid = torch.linspace(float(x.min()), float(x.max()), 200, dtype=x.dtype)[:, None]
+        draw.modes(study.modes, grid, ax=ax, count=count)
+        return figure
+    if _dimension(study) == 2:
+        return _planes(study, count)
+    if study.points.raw.ndim > 2:
+        return _strips(study, count)
+    return _tables(study, count)
+
+
+def _planes(study: Study, count: int) -> Figure:
+    figure, axes = plt.subplots(1, count, figsize=(2.6 * count, 2.6), layout="constrained", squeeze=False)
+    for i, ax in enumerate(axes[0]):
+        style.axes(ax, title=f"mode {i + 1}")
+        values = study.modes.vectors[:, i]
+        size = float(values.abs().max())
+        x = style.array(study.points.x)
+        ax.scatter(x[:, 0], x[:, 1], c=style.array(values), cmap=style.DIVERGING, vmin=-size, vmax=size, s=14)
+    return figure
+
+
+def _strips(study: Study, count: int) -> Figure:
+    figure, axes = plt.subplots(count, 2, figsize=(7.4, 1.25 * count), layout="constrained", squeeze=False)
+    for i in range(count):
+        extremes = _extremes(study, i)
+        for ax, side in zip(axes[i], ("lowest", "highest"), strict=True):
+            chosen = extremes[side]
+            titles = [study.points.caption(j) for j in chosen]
+            draw_data.images(study.points.raw[chosen], ax, titles)
+        axes[i][0].text(
+            -0.04, 0.5, f"mode {i + 1}", transform=axes[i][0].transAxes, ha="right", va="center", fontsize=9.5
+        )
+    axes[0][0].set_title("where it is lowest", fontsize=9.5, pad=14)
+    axes[0][1].set_title("where it is highest", fontsize=9.5, pad=14)
+    return figure
+
+
+def _tables(study: Study, count: int) -> Figure:
+    features = study.points.features or tuple(f"x{j}" for j in range(study.points.x.shape[1]))
+    size = (7.4, 1.0 + 1.15 * count)
+    figure, axes = plt.subplots(count, 1, figsize=size, layout="constrained", squeeze=False, sharex=True)
+    for i, ax in enumerate(axes[:, 0]):
+        extremes = _extremes(study, i)
+        chosen = extremes["lowest"][:3] + extremes["highest"][:3][::-1]
+        sides = ["low"] * 3 + ["high"] * 3
+        labels = [f"{side}: {study.points.caption(j)}" for side, j in zip(sides, chosen, strict=True)]
+        draw_data.rows(study.points.x[chosen].flatten(1), ax, features, labels)
+        ax.axhline(2.5, color="white", lw=3)
+        ax.set_title(f"mode {i + 1}", fontsize=9, loc="left")
+    figure.colorbar(axes[0, 0].images[0], ax=axes[:, 0], label="standardised value", shrink=0.6)
+    return figure

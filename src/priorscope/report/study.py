@@ -1,0 +1,233 @@
+"""What the report's five answers share, each thing computed once: the kernels on the data, the predictions of
+training, and the really trained network."""
+
+import math
+import warnings
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..beliefs.modes import Spectrum, eigenmodes
+from ..data.inputs import Labels, encode
+from ..errors import DataError, NoRuleError, PriorscopeWarning
+from ..kernels.empirical import EmpiricalNTK
+from ..kernels.infinite import infinite_width, mismatches
+from ..kernels.kernel import Kernel, KernelPair, OnData
+from ..network.initialization import Initialization, resolve_rates
+from ..training.ensemble import TrainedEnsemble, trained_ensemble
+from ..training.run import Run, train
+from ..training.training import Training
+from ..training.trajectory import Trajectory, trajectory
+
+LEARNED = 0.05
+"""The default training ends where the predicted training loss falls to this share of its start, or at STEPS."""
+STEPS = 500
+RECORDED = 30
+
+
+@dataclass(frozen=True)
+class Points:
+    """Training and test points, as the network sees them and as a reader does.
+
+    x (n, ...), y (n,) or (n, o), and the same for the test. raw, raw_test: what is drawn. notes: how they were made.
+    """
+
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    raw: Tensor
+    raw_test: Tensor
+    features: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    name: str = "your data"
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def labels(self) -> Labels:
+        return encode(self.y, len(self.x))
+
+    @cached_property
+    def test_labels(self) -> Labels:
+        labels = encode(self.y_test, len(self.x_test), self.labels.classes, name="y_test")
+        if labels.outputs != self.labels.outputs:
+            raise DataError(
+                "y_test", f"has {labels.outputs} outputs, y has {self.labels.outputs}", "Give the same kind"
+            )
+        return labels
+
+    @property
+    def both(self) -> Tensor:
+        """Training points, then test points."""
+        return torch.cat([self.x, self.x_test])
+
+    def caption(self, index: int, test: bool = False) -> str:
+        """The label of one point, in the user's words."""
+        y = (self.y_test if test else self.y)[index]
+        if self.labels.classes is not None:
+            return str(int(y)) if self.class_names is None else self.class_names[int(y)]
+        return ", ".join(f"{float(value):.2g}" for value in y.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Study:
+    """One network at its start, its data and its training. Everything below is computed when first asked for."""
+
+    model: nn.Module
+    points: Points
+    asked: Training | None
+    init: Initialization
+    seed: int = 0
+    progress: bool = False
+    description: str = ""
+    warned: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.points.test_labels  # noqa: B018  (bad labels raise before any work)
+        self._check_output()
+
+    def _check_output(self) -> None:
+        parameter = next(self.model.parameters())
+        with torch.no_grad():
+            out = self.model(self.points.x[:2].to(parameter))
+        if not isinstance(out, Tensor) or out.shape[:1] != (2,):
+            raise DataError("the model", "does not return one output a point", "Return a tensor (n, o)")
+        if out[0].numel() != self.points.labels.outputs:
+            raise DataError(
+                "the model", f"has {out[0].numel()} outputs, y asks for {self.points.labels.outputs}", "Make them equal"
+            )
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        return resolve_rates(self.model, self.init)
+
+    @cached_property
+    def no_limit(self) -> str:
+        """Why the model has no infinite-width limit here; empty where it has one."""
+        return self._limit[1]
+
+    @property
+    def limit(self) -> KernelPair | None:
+        """Both kernels of the infinitely wide network, on the training points; None without a rule."""
+        return self._limit[0]
+
+    @cached_property
+    def _limit(self) -> tuple[KernelPair | None, str]:
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", PriorscopeWarning)
+                pair = infinite_width(self.model, self.init).on(self.points.x)
+        except NoRuleError as error:
+            return None, str(error)
+        self.warned.extend(str(warning.message) for warning in caught)
+        wrong = mismatches(self.model, self.init)
+        if wrong:
+            raise DataError(
+                "the model's weights",
+                "do not have the variances of the initialization: "
+                + "; ".join(f"`{one.name}` has {one.found:.3g}, not {one.expected:.3g}" for one in wrong[:4]),
+                "Give init= the variances you drew them with, or draw them with init.apply_(model, seed=0)",
+            )
+        return pair, ""
+
+    @cached_property
+    def own_kernel(self) -> EmpiricalNTK:
+        """The network's own kernel at its start."""
+        return EmpiricalNTK(self.model, rates=self.rates, progress=self.progress)
+
+    @cached_property
+    def kernel(self) -> OnData:
+        """The NTK that the answers speak of: the limit's, or the network's own where no rule exists."""
+        kernel: Kernel = self.own_kernel if self.limit is None else self.limit.ntk
+        return kernel.on(self.points.x)
+
+    @cached_property
+    def modes(self) -> Spectrum:
+        return eigenmodes(self.kernel, self.points.x)
+
+    @cached_property
+    def training(self) -> Training:
+        """The training asked for; by default plain descent at half the step limit until nearly all is learned."""
+        if self.asked is not None:
+            return self.asked
+        labels = self.points.labels
+        rate = 1.0 / float(self.kernel.eigen.values[0])
+        path = trajectory(self.kernel, self.points.x, labels.values, Training(learning_rate=rate, steps=STEPS))
+        losses = path.losses(torch.arange(STEPS + 1))
+        below = (losses <= LEARNED * losses[0]).nonzero()
+        steps = int(below[0]) if len(below) else STEPS
+        return Training(learning_rate=rate, steps=max(20, steps))
+
+    @cached_property
+    def covered(self) -> Training:
+        """What predictions speak of: the training itself, or plain full-batch descent of as many steps where it is
+        outside the theory."""
+        if not self.outside:
+            return replace(self.training, until_loss=None)
+        t = self.training
+        loss = "half_sse" if t.loss == "cross_entropy" else t.loss
+        if t.optimizer != "sgd":
+            scale = Training(loss=loss).loss_scale(len(self.points.x), self.points.labels.outputs)
+            return Training(loss=loss, learning_rate=1.0 / (scale * float(self.kernel.eigen.values[0])), steps=t.steps)
+        return Training(loss=loss, learning_rate=t.learning_rate, momentum=t.momentum, steps=t.steps)
+
+    @cached_property
+    def outside(self) -> list[str]:
+        """The fields of the training that the theory does not cover."""
+        return self.training.uncovered(len(self.points.x))
+
+    @cached_property
+    def at(self) -> Tensor:
+        """The recorded steps, log-spaced, first 0, last the end."""
+        end = int(self.training.end)
+        spaced = torch.logspace(0, math.log10(max(end, 1)), RECORDED, dtype=torch.float64).round().to(torch.int64)
+        return torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), spaced.clamp_max(end)]))
+
+    @cached_property
+    def path(self) -> Trajectory:
+        """The predicted mean function (the network's own start where it has no limit)."""
+        start = None if self.limit is not None else self.model
+        return trajectory(self.kernel, self.points.x, self.points.labels.values, self.covered, start=start)
+
+    @cached_property
+    def ensemble(self) -> TrainedEnsemble | None:
+        if self.limit is None:
+            return None
+        return trained_ensemble(self.limit, self.points.x, self.points.labels.values, self.covered)
+
+    @cached_property
+    def run(self) -> Run:
+        """The really trained network, recorded at training and test points."""
+        return self.train(self.model)
+
+    def train(self, model: nn.Module) -> Run:
+        return train(
+            model,
+            self.points.x,
+            self.points.y,
+            self.training,
+            rates=resolve_rates(model, self.init),
+            record=self.points.both,
+            at=self.at.tolist(),
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+    @property
+    def n(self) -> int:
+        return len(self.points.x)
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def width(self) -> int | None:
+        """The smallest number of outputs of a hidden linear layer."""
+        hidden = [layer.out_features for layer in self.model.modules() if isinstance(layer, nn.Linear)][:-1]
+        return min(hidden, default=None)
+
+
+Numbers = dict[str, Any]

@@ -36,7 +36,7 @@ class Tiles:
     progress: bool = False
 
     def of(self, group: Group, points: int) -> list[Tile]:
-        """The tiles of so many points, those of one chunk of outputs in sequence."""
+        """The tiles to be kept, of so many points."""
         o = self.plan.outputs
         return [
             Tile(slice(i, min(i + group.samples, points)), slice(a, min(a + group.outputs, o)))
@@ -44,12 +44,38 @@ class Tiles:
             for i in range(0, points, group.samples)
         ]
 
+    def pieces(self, group: Group, tile: Tile) -> list[Tile]:
+        """A tile in pieces as they are made."""
+        start, end = tile.points.start, tile.points.stop
+        starts = range(start, end, group.streamed)
+        return [Tile(slice(i, min(i + group.streamed, end)), tile.outputs) for i in starts]
+
     def make(self, group: Group, tile: Tile, x: Inputs) -> list[Tensor]:
+        """The rows of one piece."""
         return self.rows(self.snapshot, take(x, tile.points), tile.outputs, group.names)
+
+    def keep(self, group: Group, tile: Tile, x: Inputs) -> list[Tensor]:
+        """The rows of a whole tile, made piece by piece."""
+        pieces = self.pieces(group, tile)
+        if len(pieces) == 1:
+            return self.make(group, tile, x)
+        start, points = tile.points.start, tile.points.stop - tile.points.start
+        kept: list[Tensor] = []
+        for piece in pieces:
+            made = self.make(group, piece, x)
+            kept = kept or [row.new_empty(points, *row.shape[1:]) for row in made]
+            for whole, part in zip(kept, made, strict=True):
+                whole[piece.points.start - start : piece.points.stop - start] = part
+        return kept
 
     def each(self, x: Inputs) -> Iterator[tuple[Group, Tile, list[Tensor]]]:
         """Every tile of x with its rows, once."""
-        todo = [(group, tile) for group in self.plan.groups for tile in self.of(group, count(x))]
+        todo = [
+            (group, piece)
+            for group in self.plan.groups
+            for tile in self.of(group, count(x))
+            for piece in self.pieces(group, tile)
+        ]
         for group, tile in tqdm(todo, desc="empirical ntk", disable=not self.progress, leave=False):
             yield group, tile, self.make(group, tile, x)
 
@@ -119,19 +145,21 @@ def _products(
     """Every pair of tiles with the product of their rows; of a symmetric matrix, only one of each two."""
     todo = [(group, first) for group in tiles.plan.groups for first in tiles.of(group, count(x1))]
     for group, first in tqdm(todo, desc="empirical ntk", disable=not tiles.progress, leave=False):
-        left = tiles.make(group, first, x1)
-        seconds = tiles.of(group, count(x1 if x2 is None else x2))
+        left = tiles.keep(group, first, x1)
         if x2 is None:
-            seconds = seconds[seconds.index(first) :]
-        for second in seconds:
-            if trace and second.outputs != first.outputs:
-                continue
-            itself = x2 is None and second == first
-            right = left if itself else tiles.make(group, second, x1 if x2 is None else x2)
-            product = _product(group, left, right, rates, trace)
             # Rounding of a product of a matrix with itself need not be symmetric.
-            yield first, second, _symmetric(product) if itself else product
-            del right
+            yield first, first, _symmetric(_product(group, left, left, rates, trace))
+            others = tiles.of(group, count(x1))
+            others = others[others.index(first) + 1 :]
+        else:
+            others = tiles.of(group, count(x2))
+        for other in others:
+            if trace and other.outputs != first.outputs:
+                continue
+            for second in tiles.pieces(group, other):
+                right = tiles.make(group, second, x1 if x2 is None else x2)
+                yield first, second, _product(group, left, right, rates, trace)
+                del right
 
 
 def _product(group: Group, left: list[Tensor], right: list[Tensor], rates: Mapping[str, float], trace: bool) -> Tensor:

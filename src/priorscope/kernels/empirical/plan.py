@@ -5,7 +5,7 @@ of parameters; one tile stays while the others are streamed past it, so that few
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -15,6 +15,9 @@ Form = Literal["trace", "blocks", "diagonal", "features"]
 
 SPARE = 8
 """One part in this many of the budget is left to the allocator and the libraries' scratch."""
+
+FLOPS_PER_WRITE = 64
+"""What making one entry of a row costs, memory traffic included, in flops of a matrix product. Measured on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose rows are computed together, and the tile they are computed in."""
+    """Parameters whose rows are computed together: tiles of `samples` points are kept, `streamed` points made at once."""
 
     names: tuple[str, ...]
     size: int
     largest: int
     samples: int = 0
+    streamed: int = 0
     outputs: int = 0
 
 
@@ -89,11 +93,13 @@ class Plan:
             f"method   {self.method} ({self.reason})",
             f"flops    {self.flops:.3g}",
             f"memory   {self.bytes / 1e6:.4g} MB of {self.memory / 1e6:.4g} MB",
-            f"{'parameters':<44}{'entries':>12}{'points':>8}{'outputs':>8}",
+            f"{'parameters':<44}{'entries':>12}{'kept':>8}{'streamed':>10}{'outputs':>9}",
         ]
         for group in self.groups:
             more = f" and {len(group.names) - 1} more" if len(group.names) > 1 else ""
-            lines.append(f"{group.names[0] + more:<44}{group.size:>12}{group.samples:>8}{group.outputs:>8}")
+            lines.append(
+                f"{group.names[0] + more:<44}{group.size:>12}{group.samples:>8}{group.streamed:>10}{group.outputs:>9}"
+            )
         return "\n".join(lines)
 
 
@@ -109,10 +115,10 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
     for cap in _caps(work.sizes):
         groups = [_tiled(group, work, usable) for group in _packed(work.sizes, cap)]
         if all(group.samples for group in groups):
-            plans.append((sum(_flops(group, work) for group in groups), len(plans), tuple(groups)))
+            plans.append((sum(_cost(group, work) for group in groups), len(plans), tuple(groups)))
     if not plans:
         finest = _packed(work.sizes, max(work.sizes.values()))
-        least = fixed + max(_tile_bytes(group, work, 1, 1) for group in finest)
+        least = fixed + max(_tile_bytes(replace(g, samples=1, streamed=1, outputs=1), work) for g in finest)
         least = -(-least * SPARE // (SPARE - 1)) + SPARE
         raise MemoryBudgetError(
             f"the empirical ntk ({work.form}, {work.n1} x {work.n2} points, {work.outputs} outputs)",
@@ -120,8 +126,9 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
             f"`{max(work.sizes, key=lambda name: work.sizes[name])}` come on top",
             f"Give memory={least} or more, fewer points, or parameters= to leave some out",
         )
-    flops, _, best = min(plans)
-    peak = fixed + max(_tile_bytes(group, work, group.samples, group.outputs) for group in best)
+    _, _, best = min(plans)
+    peak = fixed + max(_tile_bytes(group, work) for group in best)
+    flops = sum(_flops(group, work) for group in best)
     method = "jacobian contraction, " + ("vectorized" if work.vectorized else "one point at a time")
     return Plan(method, reason, work.form, work.n1, work.n2, work.outputs, best, flops, peak, memory)
 
@@ -144,33 +151,38 @@ def _packed(sizes: Mapping[str, int], cap: int) -> list[Group]:
     return [Group(tuple(g), sum(sizes[n] for n in g), max(sizes[n] for n in g)) for g in groups]
 
 
-def _tile_bytes(group: Group, work: Workload, samples: int, outputs: int) -> int:
+def _tile_bytes(group: Group, work: Workload) -> int:
     """The peak while one tile stays and another is made and contracted with it."""
-    rows = samples * outputs
-    n = max(work.n1, work.n2)
-    alone = work.one_sided or (work.same and samples >= n and outputs == work.outputs)
-    kept = rows * group.size * (1 if alone else 2)
-    block = rows * outputs * samples * (0 if work.one_sided else 2)
+    rows = group.streamed * group.outputs
+    kept = group.samples * group.outputs * group.size * (not work.one_sided)
+    block = 2 * group.samples * max(group.samples, group.streamed) * (not work.one_sided)
+    if work.form == "blocks":
+        block *= group.outputs**2
+    made = rows * group.size
     if not work.vectorized:
-        return (kept + group.size + group.largest + block) * work.element + 3 * work.activations
+        return (kept + made + block + group.size + group.largest) * work.element + 3 * work.activations
     # A gradient in the making: one copy for its layout, one where a parameter's uses are summed.
     making = 2 * rows * group.largest
-    return (kept + making + block) * work.element + (2 * rows + samples) * work.activations
+    return (kept + made + making + block) * work.element + (2 * rows + group.streamed) * work.activations
 
 
 def _tiled(group: Group, work: Workload, usable: int) -> Group:
-    """The group with the largest tile that fits; 0 samples where none does."""
+    """The group with the tiles that fit: at most half for the streamed one, the rest for the kept one.
 
-    def fits(samples: int, outputs: int) -> bool:
-        return _tile_bytes(group, work, samples, outputs) <= usable
-
+    It has 0 samples where not even one row fits.
+    """
     n = max(work.n1, work.n2)
-    if fits(1, work.outputs):
-        samples = _largest(n, lambda s: fits(s, work.outputs))
-        samples = ceil(n / ceil(n / samples))  # tiles of equal size
-        return Group(group.names, group.size, group.largest, samples, work.outputs)
-    outputs = _largest(work.outputs, lambda k: fits(1, k))
-    return Group(group.names, group.size, group.largest, int(outputs > 0), outputs)
+
+    def fits(budget: int, samples: int, streamed: int, outputs: int) -> bool:
+        return _tile_bytes(replace(group, samples=samples, streamed=streamed, outputs=outputs), work) <= budget
+
+    outputs = _largest(work.outputs, lambda k: fits(usable // 2, 1, 1, k)) or int(fits(usable, 1, 1, 1))
+    if not outputs:
+        return group
+    streamed = max(1, _largest(n, lambda t: fits(usable // 2, 1, t, outputs)))
+    samples = streamed if work.one_sided else _largest(n, lambda s: fits(usable, s, min(s, streamed), outputs))
+    samples = ceil(n / ceil(n / samples))  # tiles of equal size
+    return replace(group, samples=samples, streamed=min(streamed, samples), outputs=outputs)
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
@@ -184,13 +196,25 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _flops(group: Group, work: Workload) -> int:
+def _made(group: Group, work: Workload) -> int:
+    """How many rows are made, the repeated ones included."""
     rows1, rows2 = work.n1 * work.outputs, work.n2 * work.outputs
-    row = work.forward_flops // group.outputs + 2 * work.forward_flops + 2 * group.size
     if work.one_sided:
-        return rows1 * (row + 2 * group.size)
-    chunks, tiles1 = ceil(work.outputs / group.outputs), ceil(work.n1 / group.samples)
-    passes = tiles1 * (chunks if work.form == "blocks" else 1)  # how often every row of x2 is made
-    products = rows1 * (rows2 if work.form == "blocks" else work.n2)
-    made = rows1 + (rows2 * (passes - 1) // 2 if work.same else rows2 * passes)
-    return made * row + 2 * group.size * (products // 2 if work.same else products)
+        return rows1
+    passes = ceil(work.n1 / group.samples)
+    if work.form == "blocks":
+        passes *= ceil(work.outputs / group.outputs)
+    return rows1 + (rows2 * (passes - 1) // 2 if work.same else rows2 * passes)
+
+
+def _flops(group: Group, work: Workload) -> int:
+    row = work.forward_flops // group.outputs + 2 * work.forward_flops + 2 * group.size
+    products = work.n1 * work.outputs * (1 if work.one_sided else work.n2)
+    if work.form == "blocks":
+        products *= work.outputs
+    symmetric = work.same and not work.one_sided
+    return _made(group, work) * row + 2 * group.size * (products // 2 if symmetric else products)
+
+
+def _cost(group: Group, work: Workload) -> int:
+    return _flops(group, work) + FLOPS_PER_WRITE * group.size * _made(group, work)

@@ -24,7 +24,7 @@ def probe(snapshot: Snapshot, x: Inputs) -> Probe:
     with torch.no_grad():
         outputs = snapshot.outputs(pair_of_points(x)).shape[1]
     point = take(x, slice(0, 1))
-    own = {value.untyped_storage().data_ptr() for value in snapshot.values.values()}
+    own = {snapshot.parameter(name).untyped_storage().data_ptr() for name in snapshot.values}
     kept = {leaf.untyped_storage().data_ptr(): leaf.numel() * leaf.element_size() for leaf in leaves(point)}
 
     def note(saved: Tensor) -> Tensor:

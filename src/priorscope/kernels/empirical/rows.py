@@ -31,7 +31,7 @@ def vectorized(snapshot: Snapshot, x: Inputs, outputs: slice, names: Sequence[st
         point: Any = tree_unflatten(
             [next(given) if moves else entry for entry, moves in zip(entries, is_tensor, strict=True)], structure
         )
-        out, back = vjp(lambda values: snapshot.single(values, point), chosen)
+        out, back = vjp(lambda values: snapshot.single(values, point), chosen)  # type: ignore[misc]
         units = torch.eye(out.shape[0], dtype=out.dtype, device=out.device)[outputs]
         return vmap(lambda unit: back(unit)[0])(units)
 

@@ -1,0 +1,147 @@
+"""What makes an empirical kernel exact or an error: a module's outputs and gradients, checked on the user's own points.
+
+1. The outputs of a batch, of the size really used, are those of its points one by one, and twice the same. This finds
+   modules that mix the points of a batch, and noise.
+2. The gradient of random combinations of the outputs of two points in one batch, by plain autograd through the
+   untouched module, is the one rebuilt from the rows. This finds what torch.func gets wrong, and mixing that the
+   outputs do not show (a last layer of zeros).
+
+Numbers count as equal within the root of the dtype's precision.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from ...data.inputs import Inputs, count, take
+from ...errors import ModelError, NotExactError
+from ...network.function import Snapshot, pair_of_points
+from .contraction import Tiles, pull_back
+
+
+@torch.no_grad()
+def check_outputs(snapshot: Snapshot, x: Inputs, batch: int) -> None:
+    """Raises NotExactError where outputs depend on the batch or on chance, ModelError where they are not finite."""
+    if count(x) == 1:
+        x = pair_of_points(x)
+    points = count(x)
+    pieces = max(1, points // max(batch, 2))
+    for start, end in ((i * points // pieces, (i + 1) * points // pieces) for i in range(pieces)):
+        chunk = take(x, slice(start, end))
+        together, again = snapshot.outputs(chunk), snapshot.outputs(chunk)
+        if not bool(torch.isfinite(together).all()):
+            raise ModelError(
+                _first_module(snapshot, chunk, None),
+                "gives outputs that are NaN or infinite",
+                "Look at the weights and the scale of the inputs",
+            )
+        if not _close(together, again):
+            raise NotExactError(
+                _first_module(snapshot, chunk, chunk),
+                "gives other outputs each time it is called",
+                "Remove the noise, call model.eval(), and reset any state between calls",
+            )
+        for i in range(end - start):
+            alone = take(chunk, slice(i, i + 1))
+            single = snapshot.outputs(alone)
+            if single.shape[1] != together.shape[1]:
+                raise ModelError(
+                    "the model's output",
+                    f"has {together.shape[1]} entries per point in a batch, {single.shape[1]} for one point alone",
+                    "Give a readout= whose shape does not depend on the batch",
+                )
+            if not _close(single[0], together[i], float(together.abs().max())):
+                raise NotExactError(
+                    _first_module(snapshot, chunk, alone, i),
+                    "gives a point other outputs in a batch than alone: it mixes the points of a batch",
+                    "Use a layer that sees one point at a time (LayerNorm, not batch statistics), or model.eval()",
+                )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Random cotangents of two points in one batch, and the gradient of their product by plain autograd."""
+
+    points: Inputs
+    cotangents: Tensor
+    gradient: dict[str, Tensor]
+
+
+def reference(snapshot: Snapshot, x: Inputs, names: tuple[str, ...]) -> Reference:
+    """By the module itself, untouched (inside `installed`)."""
+    points = pair_of_points(x)
+    with torch.enable_grad():
+        out = snapshot.outputs(points)
+    generator = torch.Generator().manual_seed(0)
+    cotangents = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+    parameters = [snapshot.parameter(name) for name in names]
+    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
+    if out.requires_grad:
+        grads = torch.autograd.grad(out, parameters, cotangents, allow_unused=True)
+    gradient = {
+        name: torch.zeros_like(p).flatten() if grad is None else grad.flatten()
+        for name, p, grad in zip(names, parameters, grads, strict=True)
+    }
+    return Reference(points, cotangents, gradient)
+
+
+def wrong_parameter(tiles: Tiles, expected: Reference) -> str | None:
+    """The parameter whose gradient, rebuilt from the rows, is farthest from autograd's; None where all are equal."""
+    rebuilt = pull_back(tiles, expected.points, expected.cotangents)
+    # A gradient that is zero but for rounding is measured against the largest one.
+    largest = max(float(gradient.abs().max()) for gradient in expected.gradient.values())
+    worst, name_of_worst = 1.0, None
+    for name, gradient in expected.gradient.items():
+        eps = torch.finfo(gradient.dtype).eps
+        allowed = eps**0.5 * float(gradient.abs().max()) + 100 * eps * largest
+        gap = float((rebuilt[name] - gradient).abs().max())
+        if gap > worst * allowed:
+            worst, name_of_worst = gap / allowed if allowed else float("inf"), name
+    return name_of_worst
+
+
+def _close(a: Tensor, b: Tensor, scale: float | None = None) -> bool:
+    scale = float(b.abs().max()) if scale is None else scale
+    return float((a - b).abs().max()) <= torch.finfo(b.dtype).eps ** 0.5 * scale
+
+
+def _first_module(snapshot: Snapshot, batch: Inputs, other: Inputs | None, at: int | None = None) -> str:
+    """The first module call at which the two runs differ (`other` is point `at` alone, or all again), or, without
+    another run, the first whose output is not finite."""
+    first = _module_outputs(snapshot, batch)
+    second = first if other is None else _module_outputs(snapshot, other)
+    for (place, a), (_, b) in zip(first, second, strict=False):
+        if other is None:
+            if not bool(torch.isfinite(a).all()):
+                return place
+            continue
+        a = a if at is None else a[at : at + 1]
+        if a.shape != b.shape or not _close(a, b):
+            return place
+    return "the model"
+
+
+def _module_outputs(snapshot: Snapshot, x: Inputs) -> list[tuple[str, Tensor]]:
+    """(place, output) of every module call, inner ones first."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def note(place: str):
+        def hook(module: nn.Module, args: object, out: object) -> None:
+            tensors = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor) and t.is_floating_point()]
+            if tensors and tensors[0].ndim:
+                seen.append((place, tensors[0].clone()))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(f"`{path}` ({type(module).__name__})" if path else "the model"))
+        for path, module in snapshot.model.named_modules()
+    ]
+    try:
+        snapshot.outputs(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen

@@ -32,7 +32,12 @@ def jacobian(model, x, readout=None) -> Tensor:
         for entry in out:
             grads = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
             rows.append(
-                torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, grads, strict=True)])
+                torch.cat(
+                    [
+                        torch.zeros_like(p).flatten() if g is None else g.flatten()
+                        for p, g in zip(parameters, grads, strict=True)
+                    ]
+                )
             )
     return torch.stack(rows).reshape(count(x), -1, rows[0].numel())
 

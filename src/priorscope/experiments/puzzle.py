@@ -6,6 +6,7 @@ an inverse; its most probable label is −K(x, X)Y / K(x, x). The right density'
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -66,11 +67,10 @@ def printed_density(kernel: Kernel, inputs: Tensor, probe: Tensor, labels: Tenso
     return -torch.einsum("ci,ij,cj->c", both, gram, both) / 2
 
 
-def vertex(density: Any, scale: float) -> float:
-    """The maximiser of a quadratic function, from its values at three labels."""
-    at = torch.tensor([-scale, 0.0, scale], dtype=torch.float64)
-    low, middle, high = density(at).tolist()
-    return scale * (low - high) / (2 * (low - 2 * middle + high))
+def vertex(density: Callable[..., Tensor], kernel: Kernel, inputs: Tensor, probe: Tensor) -> float:
+    """The label that maximises a density, which is a parabola, from its values at −1, 0 and 1."""
+    low, middle, high = density(kernel, inputs, probe, torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)).tolist()
+    return (low - high) / (2 * (low - 2 * middle + high))
 
 
 @experiment(
@@ -104,8 +104,8 @@ def _printed(config: Config) -> tuple[dict[str, Any], list[Criterion], tuple[str
     shown = tuple(dict.fromkeys(f"expected warning: {warning.message}" for warning in caught))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PriorscopeWarning)
-        modes = [vertex(lambda y, p=p: right_density(kernel, inputs, p[None], y), 1.0) for p in probes]
-        printed_modes = [vertex(lambda y, p=p: printed_density(kernel, inputs, p[None], y), 1.0) for p in probes]
+        modes = [vertex(right_density, kernel, inputs, probe[None]) for probe in probes]
+        printed_modes = [vertex(printed_density, kernel, inputs, probe[None]) for probe in probes]
         posterior = GaussianProcess(kernel).condition(inputs, Y)
     regression = posterior(probes).mean
     wrong = -(kernel(probes, inputs) @ Y) / kernel.diagonal(probes)
@@ -118,7 +118,7 @@ def _printed(config: Config) -> tuple[dict[str, Any], list[Criterion], tuple[str
     criteria = [
         Criterion(
             "printed arm: right density's mode − kernel regression",
-            float((torch.tensor(modes) - regression).abs().max()),
+            float((torch.tensor(modes, dtype=torch.float64) - regression).abs().max()),
             "<=",
             1e-8,
         ),
@@ -345,15 +345,12 @@ def _draw_candidates(ax: Axes, numbers: dict[str, Any]) -> None:
     )
     ticks, names = [], []
     for b, verdict in enumerate(numbers["candidate_verdicts"]):
-        ranks = {
-            density: sorted(verdict[density], key=lambda n, d=density: -verdict[d][n])
-            for density in ("right", "printed")
-        }
+        ranks = {density: sorted(verdict[density], key=verdict[density].get)[::-1] for density in ("right", "printed")}
         for i, (name, label) in enumerate(verdict["labels"].items()):
             position = b * 3.6 + i
             share = verdict["networks_nearest"][name]
             ax.bar(position, share, width=0.8, color=(style.BLUE, style.BLACK, style.VERMILION)[i])
-            places = f"right: {ranks['right'].index(name) + 1}.\nprinted: {ranks['printed'].index(name) + 1}."
+            places = f"right density: #{ranks['right'].index(name) + 1}\nprinted: #{ranks['printed'].index(name) + 1}"
             ax.text(position, share + 0.02, places, ha="center", va="bottom", fontsize=7.5)
             ticks.append(position)
             names.append(f"{name}\ny = {label:.2f}")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.cases import Tied, mlp
 from torch import nn
 
 from priorscope import Initialization
 from priorscope.errors import PriorscopeWarning, RatesError
 from priorscope.network.initialization import fan_in, resolve_rates
+from tests.cases import Tied, mlp
 
 
 @pytest.mark.parametrize("init", [Initialization(2.0, 0.3), Initialization.torch_default()])

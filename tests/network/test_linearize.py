@@ -3,12 +3,12 @@ import math
 
 import pytest
 import torch
-from tests.cases import EMPIRICAL, HeldTwice, mlp
-from tests.oracles import jacobian_by_loop
 from torch import nn
 
 from priorscope.errors import DataError, ModelError
 from priorscope.network.linearize import linearize, remainder
+from tests.cases import EMPIRICAL, HeldTwice, mlp
+from tests.oracles import jacobian_by_loop
 
 
 def shift(model: nn.Module, seed: int = 5) -> torch.Tensor:

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.cases import EMPIRICAL
 from torch import nn
 
 from priorscope.errors import ModelError
 from priorscope.network.stateless import call, check_mode, tensors
+from tests.cases import EMPIRICAL
 
 
 @pytest.mark.parametrize("case", EMPIRICAL, ids=repr)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.cases import HeldTwice, Tied, mlp
 from torch import nn
 
 from priorscope.errors import ModelError, NotExactError
 from priorscope.network.watching import watch
+from tests.cases import HeldTwice, Tied, mlp
 
 
 class Forward(nn.Module):

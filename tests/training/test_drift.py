@@ -2,8 +2,6 @@ import math
 
 import pytest
 import torch
-from tests.cases import mlp
-from tests.oracles import ntk_by_loop
 from torch import nn
 
 from priorscope import FunctionKernel, PrecomputedKernel, Training
@@ -12,6 +10,8 @@ from priorscope.kernels import RBF
 from priorscope.kernels.kernel import Origin
 from priorscope.training.drift import Drift, drift, function_drift, kernel_drift
 from priorscope.training.run import train
+from tests.cases import mlp
+from tests.oracles import ntk_by_loop
 
 
 def empirical(model: nn.Module) -> FunctionKernel:

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.beliefs.kernels import Features
 
 from priorscope import Training
 from priorscope.beliefs import GaussianProcess
 from priorscope.errors import DataError, NotCoveredError, PriorscopeWarning, SingularKernelError
 from priorscope.kernels import RBF, FunctionKernel, KernelPair, Linear
 from priorscope.training.ensemble import TrainedEnsemble, trained_ensemble
+from tests.beliefs.kernels import Features
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "predict-fc-relu-3.npz"
 

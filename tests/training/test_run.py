@@ -2,14 +2,14 @@ import copy
 
 import pytest
 import torch
-from tests.cases import EMPIRICAL, mlp
-from tests.oracles import jacobian_by_loop
 from torch import nn
 
 from priorscope import Initialization, Training
 from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeError, PriorscopeWarning, RatesError
 from priorscope.network.linearize import linearize
 from priorscope.training.run import Run, train
+from tests.cases import EMPIRICAL, mlp
+from tests.oracles import jacobian_by_loop
 
 LOSSES = {
     "half_sse": lambda f, y: ((f - y) ** 2).sum() / 2,

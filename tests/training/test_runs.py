@@ -2,8 +2,6 @@ import warnings
 
 import pytest
 import torch
-from tests.cases import EMPIRICAL, mlp
-from tests.training.test_run import TRAININGS, Detached
 from torch import nn
 
 from priorscope import Initialization, Training
@@ -12,6 +10,8 @@ from priorscope.network.linearize import linearize
 from priorscope.training import runs as module
 from priorscope.training.run import train
 from priorscope.training.runs import Runs, train_many
+from tests.cases import EMPIRICAL, mlp
+from tests.training.test_run import TRAININGS, Detached
 
 
 def make(seed: int) -> nn.Module:

@@ -2,8 +2,6 @@ import math
 
 import pytest
 import torch
-from tests.beliefs.kernels import Features
-from tests.cases import mlp
 from torch import nn
 
 from priorscope import Training
@@ -11,6 +9,8 @@ from priorscope.beliefs import GaussianProcess, coupling
 from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeWarning
 from priorscope.kernels import RBF, KernelPair, Linear
 from priorscope.training.trajectory import Trajectory, snapshot, trajectory
+from tests.beliefs.kernels import Features
+from tests.cases import mlp
 
 
 class LinearInParameters(nn.Module):
@@ -230,3 +230,10 @@ def test_save_and_load(tmp_path):
     with pytest.raises(DataError, match="start=model"):
         Trajectory.load(file, kernel=RBF().on(x))(x_new)
     assert torch.equal(Trajectory.load(file, kernel=RBF().on(x), start=model)(x_new), path(x_new))
+
+
+def test_influence_is_what_each_label_moves():
+    x, x_new, y = torch.randn(5, 2), torch.randn(3, 2), torch.randn(5)
+    for t in (Training(time=0.7), Training(), Training(learning_rate=0.1, momentum=0.5, steps=9)):
+        path = trajectory(RBF(), x, y, t)
+        assert torch.allclose(path.influence(x_new) @ y, path(x_new))

@@ -19,12 +19,13 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out)
+    out, notebook = Path(arguments.out), Path(arguments.essay)
+    essay.check(notebook)
     out.mkdir(parents=True, exist_ok=True)
     result = report.make_report(arguments, str(out / "report"))
-    notebook = essay.execute(Path(arguments.essay), progress=not arguments.quiet)
-    page = essay.write_essay(notebook, out / "essay")
-    cards = list(essay.figures(notebook))
+    executed = essay.execute(notebook, progress=not arguments.quiet)
+    page = essay.write_essay(executed, out / "essay")
+    cards = list(essay.figures(executed))
     cover = essay.write_cover(out, page, Path(result.page), cards[-1:] + cards[:3])
     print(f"\nThe page: {cover.resolve()}")
     return 0

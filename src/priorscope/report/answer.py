@@ -24,9 +24,5 @@ class Answer:
 
 
 def percent(share: float) -> str:
-    """A share as whole percents, or with a digit where it is small."""
-    return f"{100 * share:.0f} %" if share == 0 or share >= 0.1 else f"{100 * share:.2g} %"
-
-
-def plural(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
+    """A share as whole percents, or with a digit where it is small; what rounding leaves of zero is zero."""
+    return f"{100 * share:.0f} %" if share < 1e-6 or share >= 0.1 else f"{100 * share:.2g} %"

@@ -24,17 +24,25 @@ class Shown:
     png: bytes
 
 
-def execute(path: Path, progress: bool = False) -> Any:
-    """The notebook with all its cells run, top to bottom, in a fresh kernel."""
+def check(path: Path) -> None:
+    """Raises DataError where the notebook is not there, or what runs it is not installed."""
     if not path.is_file():
         raise DataError(str(path), "does not exist", "Give the path of essay.ipynb (notebooks/ of the repository)")
     try:
-        import nbformat
-        from nbclient import NotebookClient
+        import nbclient  # noqa: F401
+        import nbformat  # noqa: F401
     except ImportError as error:
         raise DataError(
             "nbclient and nbformat", "are not installed; they run notebooks", "pip install 'priorscope[examples]'"
         ) from error
+
+
+def execute(path: Path, progress: bool = False) -> Any:
+    """The notebook with all its cells run, top to bottom, in a fresh kernel."""
+    check(path)
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc="essay", unit="cell", disable=not progress) as bar:

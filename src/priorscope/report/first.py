@@ -65,12 +65,20 @@ def _figure(power: torch.Tensor, half_lives: torch.Tensor, end: float, unit: str
     left.plot(style.array(rank), style.array(power), "o", color=style.ORANGE, ms=3.5, label="in this mode")
     left.plot(style.array(rank), style.array(power.cumsum(0)), color=style.BLUE, lw=1.8, label="up to this mode")
     left.set_ylim(-0.03, 1.05)
-    style.legend(left, loc="center left")
+    style.legend(left)
     label = "steps until half learned" if unit == "steps" else "time until half learned"
     style.axes(right, xlabel="mode (1 = simplest)", ylabel=label, xscale="log", yscale="log")
     finite = torch.isfinite(half_lives) & (half_lives > 0)
     right.plot(style.array(rank[finite]), style.array(half_lives[finite]), color=style.BLUE, lw=1.8)
     if end > 0 and end != float("inf"):
         right.axhline(end, color=style.BLACK, ls="--", lw=1)
-        right.text(1, end, " end of training", va="bottom", fontsize=8.5)
+        right.annotate(
+            "end of training",
+            (1, end),
+            (-3, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8.5,
+        )
     return figure

@@ -8,7 +8,6 @@ from torch import Tensor
 from ..beliefs.similarity import cosine
 from ..plot import data as draw_data
 from ..plot import style
-from ..training.trajectory import trajectory
 from .answer import Answer, Picture
 from .study import Study
 
@@ -19,9 +18,9 @@ def similar(study: Study) -> Answer:
     chosen = _spread(study)
     x_new = study.points.x_test[chosen]
     alike = cosine(study.kernel.kernel, x_new, study.points.x)
-    # Training towards the label of one point alone moves a test point by that point's dual weight.
-    dual = trajectory(study.kernel, study.points.x, torch.eye(study.n, dtype=torch.float64), study.covered)
-    weights = dual(x_new)
+    weights = study.path.influence(x_new)
+    if weights.ndim == 4:  # each output has weights of its own: their mean over equal outputs
+        weights = weights.diagonal(dim1=1, dim2=3).mean(-1)
     nearest = alike.argsort(1, descending=True)[:, :NEIGHBOURS]
     strongest = weights.abs().argsort(1, descending=True)[:, :NEIGHBOURS]
     shared = float((nearest[:, :, None] == strongest[:, None]).any(-1).to(torch.float64).sum(1).mean())

@@ -74,6 +74,26 @@ class Trajectory(Result):
         outputs = self.labels.restore(outputs)
         return outputs if several else outputs[0]
 
+    def influence(self, x_new: Inputs, at: float | None = None) -> Float[Tensor, "..."]:
+        """The dual weights of training: how much each label moves each prediction by then, K(x, X) g_t(K).
+
+        Args:
+            x_new: m points.
+            at: one time or step; None for the training's end.
+
+        Returns:
+            (m, n); (m, o, n, o) where outputs are coupled. For infinite time these are K(x, X) K⁻¹.
+        """
+        operator = self._operator
+        time = self.training.end if at is None else check_at(self.training, at)
+        modes = operator.eigen.vectors[:, : len(self.values)]
+        filters = weights_filter(self.values, time, self.training, self._scale)
+        weights = (operator.cross(x_new) @ modes * filters) @ modes.T
+        if operator.coupled:
+            o = self.labels.outputs
+            weights = weights.reshape(len(weights) // o, o, -1, o)
+        return weights.to(self.labels.dtype)
+
     def losses(self, at: Times | None = None) -> Float[Tensor, "*t"]:
         """The training loss, in the training's own loss. Arguments as in a call."""
         times, several = self._times(at)

@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-from tests.cases import mlp
 from torch import nn
 
 from priorscope import Initialization
 from priorscope.errors import PriorscopeWarning
 from priorscope.kernels.infinite import infinite_width, mismatches
+from tests.cases import mlp
 
 
 def test_torch_default_is_recognised():

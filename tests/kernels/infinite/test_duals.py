@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.kernels.infinite.oracles import expectation
 from torch import nn
 
 from priorscope.errors import NoRuleError
 from priorscope.kernels.infinite.registry import find
 from priorscope.linalg.quadrature import hermite_pairs
+from tests.kernels.infinite.oracles import expectation
 
 FUNCTIONS = {
     "relu": (torch.relu, {}),

@@ -1,10 +1,10 @@
 """Every golden architecture that has rules, against reference values."""
 
 import pytest
-from tests.kernels.infinite.golden import CASES, build, values
 
 from priorscope import Initialization
 from priorscope.kernels.infinite import infinite_width
+from tests.kernels.infinite.golden import CASES, build, values
 
 NAMES = [
     "fc-relu-1",

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases import mlp
-from tests.kernels.infinite.golden import Residual
-from tests.kernels.infinite.oracles import network
-from tests.oracles import ntk_by_loop
 from torch import nn
 
 from priorscope import Initialization, KernelPair
 from priorscope.errors import DataError, NoRuleError, NotExactError, PriorscopeWarning, RatesError
 from priorscope.kernels.infinite import dual, infinite_width, rule
 from priorscope.kernels.infinite.registry import RULES
+from tests.cases import mlp
+from tests.kernels.infinite.golden import Residual
+from tests.kernels.infinite.oracles import network
+from tests.oracles import ntk_by_loop
 
 INIT = Initialization(2.0, 0.1, "ntk")
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tests.cases import mlp
-from tests.kernels.infinite.oracles import relu_in_50_digits
 
 from priorscope import Initialization
 from priorscope.kernels.infinite import infinite_width
+from tests.cases import mlp
+from tests.kernels.infinite.oracles import relu_in_50_digits
 
 ANGLES = [0.0, 1e-9, 1e-7, 1e-6, 3e-5, 1e-4, 1e-3, 2e-2, 0.1, 0.7, 1.5, 2.5, 3.1, math.pi - 1e-4, math.pi]
 LIMITS = {torch.float64: (1e-5, 1e-10, 1e-7), torch.float32: (1e-2, 1e-5, 5e-4)}

@@ -24,7 +24,9 @@ def angle(v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None) -> tup
     safe = torch.where(alive, size, 1.0)
     both = root1 + root2
     spread = ((v1 - v2) / torch.where(both > 0, both, 1.0)).square() / 2
-    less = (gap - spread) / safe  # 1 − cos θ
+    # Between parallel points of different lengths the two cancel; what rounding leaves is no angle.
+    rounding = 8 * torch.finfo(gap.dtype).eps * (spread + (v1 - v2).abs())
+    less = torch.where(gap - spread > rounding, gap - spread, 0.0) / safe  # 1 − cos θ
     more = 2 - less if opposition is None else opposition / safe  # 1 + cos θ
     theta = 2 * torch.atan2(root(less), root(more))
     return size, torch.where(alive, theta, pi / 2), alive

@@ -1,0 +1,68 @@
+"""The command line: what it prints, where it writes, how it exits."""
+
+import json
+
+import pytest
+
+from priorscope.cli import main
+
+
+def run(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_report_writes_a_page_and_says_where(capsys, tmp_path):
+    status, out, _ = run(
+        capsys, "report", "--model", "mlp:1x32:tanh", "--data", "iris", "--train", 30, "--test", 10,
+        "--learning-rate", 0.001, "--steps", 30, "--widths", "8", "--out", tmp_path / "r", "--quiet",
+    )  # fmt: skip
+    assert status == 0
+    assert f"The page: {tmp_path / 'r' / 'index.html'}" in out
+    facts = json.loads((tmp_path / "r" / "report.json").read_text())["facts"]
+    assert facts["network"] == "mlp:1x32:tanh"
+    assert "learning rate 0.001, 30 steps" in facts["training"]
+
+
+def test_report_on_the_users_own_files(capsys, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make_model(inputs, outputs, width=16):\n"
+        "    return nn.Sequential(nn.Linear(inputs[0], width), nn.ReLU(), nn.Linear(width, outputs))\n"
+    )
+    rows = "\n".join(f"{i % 7},{'xyz'[i % 3]},{i % 2}" for i in range(24))
+    (tmp_path / "table.csv").write_text("size,kind,label\n" + rows + "\n")
+    status, _, err = run(
+        capsys, "report", "--model", f"{tmp_path / 'net.py'}:make_model", "--data", tmp_path / "table.csv", "--target",
+        "label", "--widths", "8", "--out", tmp_path / "r", "--quiet",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "--data", "nowhere.csv", "--target", "y"], "does not exist"),
+        (["report", "--data", "imagenet"], "is not known"),
+        (["report", "--model", "mlp:3"], "not of the form"),
+        (["report", "--data", "iris", "--train", "1000"], "has 150 points"),
+        (["report", "--data", "iris", "--steps", "10"], "not fully stated"),
+        (["report", "--data", "iris", "--steps", "10", "--learning-rate", "-1"], "learning_rate"),
+        (["report", "--data", "iris", "--momentum", "0.9"], "have no learning rate"),
+        (["experiment", "run", "nothing"], "is not known"),
+        (["demo", "--essay", "nowhere.ipynb"], "does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(capsys, tmp_path, arguments, message):
+    status, _, err = run(capsys, *arguments, "--out", tmp_path / "out")
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_are_listed(capsys):
+    status, out, _ = run(capsys, "experiment", "list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["eigenvectors", "puzzle"]

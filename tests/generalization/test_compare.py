@@ -1,0 +1,153 @@
+"""Verdicts: closed form against samples, samples against a loop, and every way to ask for what cannot be."""
+
+import pytest
+import torch
+
+import priorscope as ps
+from priorscope.errors import DataError, IndistinguishableError, NotCoveredError
+from tests.cases import mlp
+
+PAIR = ps.KernelPair(
+    ps.kernels.ArcCosine() * 0.5 + ps.kernels.Linear(0.3, 0.1), ps.kernels.ArcCosine() + ps.kernels.RBF()
+)
+T = ps.Training(time=1.5)
+
+
+def problem(n=6, m=4):
+    x, x_new = torch.randn(n, 3), torch.randn(m, 3)
+    return x, torch.randn(n), x_new, torch.randn(m), torch.randn(m)
+
+
+def law_of(x, y, x_new):
+    g = ps.trained_ensemble(PAIR, x, y, T)(x_new)
+    return g.mean.reshape(-1), g.covariance.reshape(g.mean.numel(), -1)
+
+
+def test_two_candidates_in_closed_form_equal_a_count():
+    x, y, x_new, a, b = problem()
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T)
+    mean, covariance = law_of(x, y, x_new)
+    samples = torch.distributions.MultivariateNormal(mean, covariance + 1e-12 * torch.eye(4)).sample((400_000,))
+    nearer = ((samples - a).square().sum(1) < (samples - b).square().sum(1)).double().mean()
+    assert abs(verdict.nearest["A"] - float(nearer)) < 5 * 0.5 / 400_000**0.5
+    assert verdict.nearest["A"] + verdict.nearest["B"] == pytest.approx(1, abs=1e-12)
+    assert verdict.probability is verdict.nearest
+    reference = torch.distributions.MultivariateNormal(mean, covariance).log_prob(a)
+    assert verdict.log_density["A"] == pytest.approx(float(reference), rel=1e-8)
+
+
+def test_realised_neither_and_agreement_equal_a_loop_over_samples():
+    x, y, x_new, a, b = problem()
+    c = torch.randn(4)
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b, "C": c}, T, samples=40_000, seed=3)
+    outputs = ps.trained_ensemble(PAIR, x, y, T)(x_new).sample(40_000, seed=3)
+    candidates = torch.stack([a, b, c])
+    nearest, realised, agreed = torch.zeros(3), torch.zeros(3), torch.zeros(3)
+    for f in outputs[:4000]:
+        nearest[(f - candidates).square().sum(1).argmin()] += 1
+        winners = (f - candidates).abs().argmin(0)
+        for j in range(3):
+            realised[j] += bool((winners == j).all())
+            agreed[j] += (winners == j).double().mean()
+    for j, name in enumerate("ABC"):
+        assert abs(verdict.nearest[name] - float(nearest[j]) / 4000) < 0.04
+        assert abs(verdict.realised[name] - float(realised[j]) / 4000) < 0.04
+        assert abs(verdict.agreement[name] - float(agreed[j]) / 4000) < 0.04
+    assert sum(verdict.nearest.values()) == pytest.approx(1)
+    assert verdict.neither == pytest.approx(1 - sum(verdict.realised.values()))
+    for kind in ("nearest", "realised"):
+        for name, (low, high) in verdict.intervals[kind].items():
+            assert low < high
+            assert low <= getattr(verdict, kind)[name] <= high
+
+
+def test_signs_are_realised_by_the_same_signs():
+    x, _, x_new, _, _ = problem(6, 3)
+    y = torch.tensor([1, -1, 1, 1, -1, -1])
+    a, b = torch.tensor([1, 1, -1]), torch.tensor([-1, -1, 1])
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T)
+    g = ps.trained_ensemble(PAIR, x, y, T)(x_new)
+    p, error = g.probability(lambda f: (torch.sign(f) == a).all(1), seed=9)
+    assert verdict.rule == "signs"
+    assert abs(verdict.realised["A"] - p) < 6 * error
+    assert verdict.neither > 0
+
+
+def test_classes_are_realised_by_the_same_argmax():
+    x, _, x_new, _, _ = problem(9, 2)
+    y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    a, b = torch.tensor([0, 3]), torch.tensor([1, 2])
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T)
+    targets = torch.nn.functional.one_hot(y, 4).double() - 0.25
+    g = ps.trained_ensemble(PAIR, x, targets, T)(x_new)
+    p, error = g.probability(lambda f: (f.argmax(-1) == b).all(1), seed=9)
+    assert verdict.rule == "classes"
+    assert abs(verdict.realised["B"] - p) < 6 * error + 1e-4
+
+
+def test_one_given_network_is_deterministic_and_said_so():
+    x, y, x_new, a, _ = problem()
+    model = mlp(3, 32, 1)
+    ntk = ps.EmpiricalNTK(model)
+    path = ps.trajectory(ntk, x, y, T, start=model)(x_new)
+    verdict = ps.compare(ntk, x, y, x_new, {"A": a, "B": path + 0.01}, T, start=model)
+    assert verdict.nearest == {"A": 0.0, "B": 1.0}
+    assert verdict.deterministic
+    assert verdict.log_density is None
+    assert "deterministic" in " ".join(verdict.notes)
+    assert verdict.trust is None
+    assert verdict.trust_reason
+
+
+def test_a_zero_denominator_is_decided_by_the_mean_and_said():
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    pair = ps.KernelPair(ps.kernels.Linear(), ps.kernels.Linear())
+    # A linear network trained to the end on two independent points is determined everywhere.
+    verdict = ps.compare(
+        pair,
+        x,
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([[2.0, 1.0]]),
+        {"A": torch.tensor([4.0]), "B": torch.tensor([9.0])},
+    )
+    assert verdict.nearest == {"A": 1.0, "B": 0.0}
+    assert "decided by its mean" in " ".join(verdict.notes)
+    assert verdict.log_density is None
+    assert "no log-density" in " ".join(verdict.notes)
+
+
+def test_test_points_in_the_training_set_raise_or_are_dropped():
+    x, y, x_new, a, b = problem()
+    x_new[1] = x[2]
+    with pytest.raises(IndistinguishableError, match=r"x_new\[1\].*cannot tell"):
+        ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T)
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T, duplicates="drop")
+    assert verdict.kept.tolist() == [0, 2, 3]
+    without = ps.compare(PAIR, x, y, x_new[verdict.kept], {"A": a[verdict.kept], "B": b[verdict.kept]}, T)
+    assert verdict.nearest == pytest.approx(without.nearest)
+    with pytest.raises(IndistinguishableError, match="only training points"):
+        ps.compare(PAIR, x, y, x[:2], {"A": a[:2], "B": b[:2]}, T, duplicates="drop")
+
+
+def test_what_cannot_be_compared_raises():
+    x, y, x_new, a, b = problem()
+    for candidates, message in [
+        ({}, "are empty"),
+        ({"A": a, "B": a}, "equal at every test point"),
+        ({"A": a[:2]}, "candidate 'A'.*for 4 points"),
+        ({"A": torch.randn(4, 2)}, "has 2 outputs"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            ps.compare(PAIR, x, y, x_new, candidates, T)
+    with pytest.raises(NotCoveredError, match="one kernel and no network"):
+        ps.compare(PAIR.ntk, x, y, x_new, {"A": a, "B": b}, T)
+
+
+def test_frozen_pairs_are_taken_where_pairs_and_data_are(tmp_path):
+    x, y, x_new, a, b = problem()
+    whole = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T)
+    frozen = ps.compare(PAIR.on(x), y, x_new, {"A": a, "B": b}, T)
+    assert whole.nearest == frozen.nearest
+    whole.save(tmp_path / "verdict.npz")
+    assert ps.Verdict.load(tmp_path / "verdict.npz").realised == whole.realised
+    assert whole.to_dict()["neither"] == whole.neither

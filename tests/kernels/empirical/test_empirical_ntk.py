@@ -4,6 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import EMPIRICAL, Case, mlp
+from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
+from tests.oracles import ntk_by_loop
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -11,9 +14,6 @@ from priorscope.data.inputs import count, take
 from priorscope.errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
-from tests.cases import EMPIRICAL, Case, mlp
-from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
-from tests.oracles import ntk_by_loop
 
 TOLERANCE = 1e-10
 
@@ -92,13 +92,13 @@ def test_awkward_modules_equal_the_loop(case: Awkward):
 
 
 @pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[4], EMPIRICAL[7]], ids=repr)
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("share", [0.0, 0.1])
 def test_every_budget_gives_the_same_kernel(case: Case, share: float):
-    model, x1, x2 = case.model(), case.points(7), case.points(5, seed=2)
+    model, x1, x2 = case.model(), case.points(5), case.points(3, seed=2)
     plenty = EmpiricalNTK(model)
     for form in ("blocks", "trace"):
         call = (lambda k, *x: k.blocks(*x)) if form == "blocks" else (lambda k, *x: k(*x))
-        for points in ((x1,), (x1, x2)):
+        for points in ((x1,), (x1[:4], x2)):
             with pytest.raises(MemoryBudgetError) as error:
                 EmpiricalNTK(model, memory=1).plan(*points, form=form)
             least = int(str(error.value).split("memory=")[1].split(" ")[0])
@@ -273,8 +273,8 @@ def test_other_errors():
         EmpiricalNTK(model, rates={"0.weight": 1.0})
     with pytest.raises(ModelError, match="different dtypes"):
         EmpiricalNTK(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).float()))
-    with pytest.raises(ModelError, match="use_reentrant"):
-        EmpiricalNTK(Reentrant())(vectors(3))
+    with pytest.raises(ModelError, match=r"nn\.Module"):
+        EmpiricalNTK(lambda x: x)
 
 
 class Reentrant(nn.Module):
@@ -285,6 +285,12 @@ class Reentrant(nn.Module):
     def forward(self, x):
         h = self.linear(x)
         return torch.utils.checkpoint.checkpoint(torch.tanh, h, use_reentrant=True)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_what_autograd_cannot_differentiate():
+    with pytest.raises(ModelError, match="use_reentrant"):
+        EmpiricalNTK(Reentrant())(vectors(3))
 
 
 def test_attention_keeps_its_fast_path_outside():

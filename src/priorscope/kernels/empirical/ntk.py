@@ -66,7 +66,7 @@ class EmpiricalNTK(Kernel):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         rates: Any = None,
         readout: Readout | None = None,
         parameters: str | Iterable[str] | None = None,
@@ -142,8 +142,7 @@ class EmpiricalNTK(Kernel):
         make_plan(work, self.memory)  # what does not fit raises before anything runs
         check_outputs(self.snapshot, pair_of_points(x1), 2)
         expected = reference(self.snapshot, x1, tuple(self.rates))
-        # Autograd's gradient and the rebuilt one are held beside the snapshot.
-        trial = replace(work, form="diagonal", n1=2, n2=2, same=True, held=3 * work.held)
+        trial = replace(work, form="diagonal", n1=2, n2=2, same=True)
         try:
             tiles = Tiles(self.snapshot, vectorized, make_plan(trial, self.memory, "all points of a tile at once"))
             with torch.no_grad():
@@ -189,7 +188,8 @@ class EmpiricalNTK(Kernel):
             element=torch.finfo(self.snapshot.dtype).bits // 8,
             activations=seen.activations,
             forward_flops=seen.forward_flops,
-            held=sum(value.numel() * value.element_size() for value in values.values()),
+            # The snapshot and, while two points are certified, autograd's gradient and the rebuilt one.
+            held=3 * sum(value.numel() * value.element_size() for value in values.values()),
         )
 
 

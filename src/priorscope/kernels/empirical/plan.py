@@ -26,7 +26,7 @@ class Workload:
 
     n1, n2: points. same: a Gram matrix, whose symmetry is used. outputs: o. sizes: {parameter: its number of entries},
     of those that are differentiated. element: bytes of one number. activations: bytes that one point's forward pass
-    keeps for the backward pass. forward_flops: of one point. held: bytes of the model and the snapshot.
+    keeps for the backward pass. forward_flops: of one point. held: bytes that are in use all the time.
     """
 
     form: Form

@@ -24,21 +24,13 @@ def jacobian(model, x, readout=None) -> Tensor:
     rows = []
     for i in range(count(x)):
         point = take(x, slice(i, i + 1))
-        if isinstance(point, dict):
-            out = model(**point)
-        else:
-            out = model(*point) if isinstance(point, tuple) else model(point)
-        out = (out if readout is None else readout(out)).reshape(-1)
-        for entry in out:
+        keyword = point if isinstance(point, dict) else {}
+        positional = () if keyword else point if isinstance(point, tuple) else (point,)
+        out = model(*positional, **keyword)
+        for entry in (out if readout is None else readout(out)).reshape(-1):
             grads = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-            rows.append(
-                torch.cat(
-                    [
-                        torch.zeros_like(p).flatten() if g is None else g.flatten()
-                        for p, g in zip(parameters, grads, strict=True)
-                    ]
-                )
-            )
+            pairs = zip(parameters, grads, strict=True)
+            rows.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in pairs]))
     return torch.stack(rows).reshape(count(x), -1, rows[0].numel())
 
 
@@ -148,7 +140,7 @@ def test_some_parameters_and_frozen_ones():
     assert_equal(EmpiricalNTK(model)(x), first(x))
     with pytest.raises(RatesError, match="no parameter that learns"):
         EmpiricalNTK(model, parameters="2")
-    with pytest.raises(RatesError, match="`1`.*names no parameter"):
+    with pytest.raises(RatesError, match=r"`1`.*names no parameter"):
         EmpiricalNTK(model, parameters="1")
 
 
@@ -257,7 +249,7 @@ def test_what_is_not_finite_raises_by_name():
         def forward(self, x):
             return (self.weight * x).abs().sqrt()
 
-    with pytest.raises(ModelError, match="`weight`.*gradients that are NaN"):
+    with pytest.raises(ModelError, match=r"`weight`.*gradients that are NaN"):
         EmpiricalNTK(Root())(vectors(3))
 
 

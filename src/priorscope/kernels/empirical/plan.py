@@ -58,7 +58,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose rows are computed together: tiles of `samples` points are kept, `streamed` points made at once."""
+    """Parameters whose rows are computed together: tiles of `samples` points stay, `streamed` are made at once."""
 
     names: tuple[str, ...]
     size: int

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from priorscope import Initialization, kernels
-from priorscope.kernels.infinite import infinite_width
 from priorscope.kernels.empirical import EmpiricalNTK
+from priorscope.kernels.infinite import infinite_width
 from tests.cases import mlp
 from tests.contracts.kernels import check_kernel
 

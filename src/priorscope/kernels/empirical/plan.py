@@ -158,7 +158,7 @@ def _tile_bytes(group: Group, work: Workload) -> int:
     block = 2 * group.samples * max(group.samples, group.streamed) * (not work.one_sided)
     if work.form == "blocks":
         block *= group.outputs**2
-    made = rows * group.size
+    made = rows * group.size * (2 if work.one_sided else 1)  # the reader of a tile holds it while the next is made
     if not work.vectorized:
         return (kept + made + block + group.size + group.largest) * work.element + 3 * work.activations
     # A gradient in the making: one copy for its layout, one where a parameter's uses are summed.

@@ -83,7 +83,7 @@ def test_awkward_modules_equal_the_loop(case: Awkward):
         assert ("refuses" in kernel.plan(x).reason or "wrong" in kernel.plan(x).reason) == case.looped
 
 
-@pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[4], EMPIRICAL[7]], ids=repr)
+@pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[7]], ids=repr)
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_every_budget_gives_the_same_kernel(case: Case, share: float):
     model, x1, x2 = case.model(), case.points(5), case.points(3, seed=2)
@@ -304,7 +304,7 @@ def architectures(draw):
     return nn.Sequential(*layers, nn.Linear(width, draw(st.integers(1, 3))))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(model=architectures(), n1=st.integers(1, 4), n2=st.integers(1, 4))
 def test_random_architectures_equal_the_loop(model, n1, n2):
     generator = torch.Generator().manual_seed(n1)

@@ -14,7 +14,7 @@ from ...network.function import Readout, Snapshot, check_mode, pair_of_points
 from ...network.initialization import resolve_rates
 from ..kernel import Kernel, Origin
 from . import contraction
-from .certificate import check_outputs, reference, wrong_parameter
+from .certificate import check_outputs, not_differentiable, reference, wrong_parameter
 from .contraction import Tiles
 from .plan import Form, Plan, Workload, make_plan
 from .probe import Probe, probe
@@ -160,11 +160,7 @@ class EmpiricalNTK(Kernel):
         except PriorscopeError:
             raise
         except Exception as error:
-            raise ModelError(
-                "the model",
-                f"autograd cannot differentiate it ({_brief(error)})",
-                "Use torch.utils.checkpoint with use_reentrant=False, and operations that have derivatives",
-            ) from error
+            raise not_differentiable(error) from error
         if wrong is not None:
             raise NotExactError(
                 f"`{wrong}`",

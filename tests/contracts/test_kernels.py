@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from priorscope import Initialization, kernels
+from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.kernels.infinite import infinite_width
 from tests.cases import mlp
 from tests.contracts.kernels import check_kernel
@@ -27,6 +28,11 @@ KERNELS = {
 @pytest.mark.parametrize("name", KERNELS)
 def test_contract(name):
     check_kernel(KERNELS[name], torch.randn(7, 3))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_contract_of_the_empirical_kernel(outputs):
+    check_kernel(EmpiricalNTK(mlp(3, 6, outputs)), torch.randn(7, 3))
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -64,13 +64,14 @@ class Snapshot:
     `values` is {parameter name: detached copy}, in the order of `named_parameters()`.
     """
 
-    def __init__(self, model: nn.Module, readout: Readout | None = None):
+    def __init__(self, model: Any, readout: Readout | None = None):
         if not isinstance(model, nn.Module):
             raise ModelError("model", f"is a {type(model).__name__}", "Give an nn.Module")
         for name, parameter in model.named_parameters():
             if isinstance(parameter, nn.UninitializedParameter):
                 raise ModelError(f"`{name}`", "has no shape yet (a lazy module)", "Run the model once on a batch first")
-        self.model, self.readout = model, readout
+        self.model: nn.Module = model
+        self.readout = readout
         self._parameters = dict(model.named_parameters())
         self.values = {name: p.detach().clone() for name, p in self._parameters.items()}
         self.learnable = {name for name, p in self._parameters.items() if p.requires_grad}

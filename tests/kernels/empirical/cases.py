@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 
@@ -138,7 +138,7 @@ class SquareAttention(nn.Module):
 
     def forward(self, x):
         q, k, v = self.project(x)[:, None].chunk(3, -1)
-        return self.last(F.scaled_dot_product_attention(q, k, v)[:, 0].mean(1))
+        return self.last(functional.scaled_dot_product_attention(q, k, v)[:, 0].mean(1))
 
 
 def transformer() -> nn.Module:

@@ -4,6 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import EMPIRICAL, Case, mlp
+from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
+from tests.oracles import ntk_by_loop
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -11,9 +14,6 @@ from priorscope.data.inputs import count, take
 from priorscope.errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
-from tests.cases import EMPIRICAL, Case, mlp
-from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
-from tests.oracles import ntk_by_loop
 
 TOLERANCE = 1e-10
 
@@ -24,21 +24,13 @@ def jacobian(model, x, readout=None) -> Tensor:
     rows = []
     for i in range(count(x)):
         point = take(x, slice(i, i + 1))
-        if isinstance(point, dict):
-            out = model(**point)
-        else:
-            out = model(*point) if isinstance(point, tuple) else model(point)
-        out = (out if readout is None else readout(out)).reshape(-1)
-        for entry in out:
+        keyword = point if isinstance(point, dict) else {}
+        positional = () if keyword else point if isinstance(point, tuple) else (point,)
+        out = model(*positional, **keyword)
+        for entry in (out if readout is None else readout(out)).reshape(-1):
             grads = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-            rows.append(
-                torch.cat(
-                    [
-                        torch.zeros_like(p).flatten() if g is None else g.flatten()
-                        for p, g in zip(parameters, grads, strict=True)
-                    ]
-                )
-            )
+            pairs = zip(parameters, grads, strict=True)
+            rows.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in pairs]))
     return torch.stack(rows).reshape(count(x), -1, rows[0].numel())
 
 
@@ -91,14 +83,14 @@ def test_awkward_modules_equal_the_loop(case: Awkward):
         assert ("refuses" in kernel.plan(x).reason or "wrong" in kernel.plan(x).reason) == case.looped
 
 
-@pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[4], EMPIRICAL[7]], ids=repr)
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[7]], ids=repr)
+@pytest.mark.parametrize("share", [0.0, 0.1])
 def test_every_budget_gives_the_same_kernel(case: Case, share: float):
-    model, x1, x2 = case.model(), case.points(7), case.points(5, seed=2)
+    model, x1, x2 = case.model(), case.points(5), case.points(3, seed=2)
     plenty = EmpiricalNTK(model)
     for form in ("blocks", "trace"):
         call = (lambda k, *x: k.blocks(*x)) if form == "blocks" else (lambda k, *x: k(*x))
-        for points in ((x1,), (x1, x2)):
+        for points in ((x1,), (x1[:4], x2)):
             with pytest.raises(MemoryBudgetError) as error:
                 EmpiricalNTK(model, memory=1).plan(*points, form=form)
             least = int(str(error.value).split("memory=")[1].split(" ")[0])
@@ -148,7 +140,7 @@ def test_some_parameters_and_frozen_ones():
     assert_equal(EmpiricalNTK(model)(x), first(x))
     with pytest.raises(RatesError, match="no parameter that learns"):
         EmpiricalNTK(model, parameters="2")
-    with pytest.raises(RatesError, match="`1`.*names no parameter"):
+    with pytest.raises(RatesError, match=r"`1`.*names no parameter"):
         EmpiricalNTK(model, parameters="1")
 
 
@@ -257,7 +249,7 @@ def test_what_is_not_finite_raises_by_name():
         def forward(self, x):
             return (self.weight * x).abs().sqrt()
 
-    with pytest.raises(ModelError, match="`weight`.*gradients that are NaN"):
+    with pytest.raises(ModelError, match=r"`weight`.*gradients that are NaN"):
         EmpiricalNTK(Root())(vectors(3))
 
 
@@ -273,8 +265,8 @@ def test_other_errors():
         EmpiricalNTK(model, rates={"0.weight": 1.0})
     with pytest.raises(ModelError, match="different dtypes"):
         EmpiricalNTK(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).float()))
-    with pytest.raises(ModelError, match="use_reentrant"):
-        EmpiricalNTK(Reentrant())(vectors(3))
+    with pytest.raises(ModelError, match=r"nn\.Module"):
+        EmpiricalNTK(lambda x: x)
 
 
 class Reentrant(nn.Module):
@@ -285,6 +277,12 @@ class Reentrant(nn.Module):
     def forward(self, x):
         h = self.linear(x)
         return torch.utils.checkpoint.checkpoint(torch.tanh, h, use_reentrant=True)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_what_autograd_cannot_differentiate():
+    with pytest.raises(ModelError, match="use_reentrant"):
+        EmpiricalNTK(Reentrant())(vectors(3))
 
 
 def test_attention_keeps_its_fast_path_outside():
@@ -306,7 +304,7 @@ def architectures(draw):
     return nn.Sequential(*layers, nn.Linear(width, draw(st.integers(1, 3))))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(model=architectures(), n1=st.integers(1, 4), n2=st.integers(1, 4))
 def test_random_architectures_equal_the_loop(model, n1, n2):
     generator = torch.Generator().manual_seed(n1)

@@ -79,12 +79,24 @@ def reference(snapshot: Snapshot, x: Inputs, names: tuple[str, ...]) -> Referenc
     parameters = [snapshot.parameter(name) for name in names]
     grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
     if out.requires_grad:
-        grads = torch.autograd.grad(out, parameters, cotangents, allow_unused=True)
+        try:
+            grads = torch.autograd.grad(out, parameters, cotangents, allow_unused=True)
+        except Exception as error:
+            raise not_differentiable(error) from error
     gradient = {
         name: torch.zeros_like(p).flatten() if grad is None else grad.flatten()
         for name, p, grad in zip(names, parameters, grads, strict=True)
     }
     return Reference(points, cotangents, gradient)
+
+
+def not_differentiable(error: Exception) -> ModelError:
+    """What to say of a module that plain autograd cannot differentiate."""
+    return ModelError(
+        "the model",
+        f"autograd cannot differentiate it ({type(error).__name__}: {error})",
+        "Use torch.utils.checkpoint with use_reentrant=False, and operations that have derivatives",
+    )
 
 
 def wrong_parameter(tiles: Tiles, expected: Reference) -> str | None:

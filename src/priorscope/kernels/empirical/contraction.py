@@ -66,6 +66,7 @@ class Tiles:
             kept = kept or [row.new_empty(points, *row.shape[1:]) for row in made]
             for whole, part in zip(kept, made, strict=True):
                 whole[piece.points.start - start : piece.points.stop - start] = part
+            del made, part  # before the next piece exists
         return kept
 
     def each(self, x: Inputs) -> Iterator[tuple[Group, Tile, list[Tensor]]]:
@@ -159,7 +160,8 @@ def _products(
             for second in tiles.pieces(group, other):
                 right = tiles.make(group, second, x1 if x2 is None else x2)
                 yield first, second, _product(group, left, right, rates, trace)
-                del right
+                del right  # before the next one exists
+        del left
 
 
 def _product(group: Group, left: list[Tensor], right: list[Tensor], rates: Mapping[str, float], trace: bool) -> Tensor:

@@ -14,7 +14,7 @@ from ...network.function import Readout, Snapshot, check_mode, pair_of_points
 from ...network.initialization import resolve_rates
 from ..kernel import Kernel, Origin
 from . import contraction
-from .certificate import check_outputs, reference, wrong_parameter
+from .certificate import check_outputs, not_differentiable, reference, wrong_parameter
 from .contraction import Tiles
 from .plan import Form, Plan, Workload, make_plan
 from .probe import Probe, probe
@@ -66,7 +66,7 @@ class EmpiricalNTK(Kernel):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         rates: Any = None,
         readout: Readout | None = None,
         parameters: str | Iterable[str] | None = None,
@@ -142,8 +142,7 @@ class EmpiricalNTK(Kernel):
         make_plan(work, self.memory)  # what does not fit raises before anything runs
         check_outputs(self.snapshot, pair_of_points(x1), 2)
         expected = reference(self.snapshot, x1, tuple(self.rates))
-        # Autograd's gradient and the rebuilt one are held beside the snapshot.
-        trial = replace(work, form="diagonal", n1=2, n2=2, same=True, held=3 * work.held)
+        trial = replace(work, form="diagonal", n1=2, n2=2, same=True)
         try:
             tiles = Tiles(self.snapshot, vectorized, make_plan(trial, self.memory, "all points of a tile at once"))
             with torch.no_grad():
@@ -161,11 +160,7 @@ class EmpiricalNTK(Kernel):
         except PriorscopeError:
             raise
         except Exception as error:
-            raise ModelError(
-                "the model",
-                f"autograd cannot differentiate it ({_brief(error)})",
-                "Use torch.utils.checkpoint with use_reentrant=False, and operations that have derivatives",
-            ) from error
+            raise not_differentiable(error) from error
         if wrong is not None:
             raise NotExactError(
                 f"`{wrong}`",
@@ -189,7 +184,8 @@ class EmpiricalNTK(Kernel):
             element=torch.finfo(self.snapshot.dtype).bits // 8,
             activations=seen.activations,
             forward_flops=seen.forward_flops,
-            held=sum(value.numel() * value.element_size() for value in values.values()),
+            # The snapshot and, while two points are certified, autograd's gradient and the rebuilt one.
+            held=3 * sum(value.numel() * value.element_size() for value in values.values()),
         )
 
 

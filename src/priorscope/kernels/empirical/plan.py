@@ -26,7 +26,7 @@ class Workload:
 
     n1, n2: points. same: a Gram matrix, whose symmetry is used. outputs: o. sizes: {parameter: its number of entries},
     of those that are differentiated. element: bytes of one number. activations: bytes that one point's forward pass
-    keeps for the backward pass. forward_flops: of one point. held: bytes of the model and the snapshot.
+    keeps for the backward pass. forward_flops: of one point. held: bytes that are in use all the time.
     """
 
     form: Form
@@ -58,7 +58,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose rows are computed together: tiles of `samples` points are kept, `streamed` points made at once."""
+    """Parameters whose rows are computed together: tiles of `samples` points stay, `streamed` are made at once."""
 
     names: tuple[str, ...]
     size: int
@@ -158,7 +158,7 @@ def _tile_bytes(group: Group, work: Workload) -> int:
     block = 2 * group.samples * max(group.samples, group.streamed) * (not work.one_sided)
     if work.form == "blocks":
         block *= group.outputs**2
-    made = rows * group.size
+    made = rows * group.size * (2 if work.one_sided else 1)  # the reader of a tile holds it while the next is made
     if not work.vectorized:
         return (kept + made + block + group.size + group.largest) * work.element + 3 * work.activations
     # A gradient in the making: one copy for its layout, one where a parameter's uses are summed.

@@ -52,14 +52,14 @@ def looped(snapshot: Snapshot, x: Inputs, outputs: slice, names: Sequence[str]) 
     result: list[Tensor] = []
     for i in range(count(x)):
         with torch.enable_grad():
-            out = snapshot.outputs(take(x, slice(i, i + 1)))[0]
-        chosen = range(*outputs.indices(len(out)))
+            entries = snapshot.outputs(take(x, slice(i, i + 1)))[0].unbind()
+        chosen = range(*outputs.indices(len(entries)))
         if not result:
             result = [p.new_zeros(count(x), len(chosen), p.numel()) for p in parameters]
         for row, a in enumerate(chosen):
-            if not out.requires_grad:
+            if not entries[a].requires_grad:
                 continue
-            grads = torch.autograd.grad(out[a], parameters, retain_graph=row < len(chosen) - 1, allow_unused=True)
+            grads = torch.autograd.grad(entries[a], parameters, retain_graph=row < len(chosen) - 1, allow_unused=True)
             for target, grad in zip(result, grads, strict=True):
                 if grad is not None:
                     target[i, row] = grad.reshape(-1)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.cases import EMPIRICAL, mlp
 from torch import nn
 
 from priorscope.errors import ModelError, NotExactError
 from priorscope.network.function import Snapshot, check_mode, pair_of_points
+from tests.cases import EMPIRICAL, mlp
 
 
 @pytest.mark.parametrize("case", EMPIRICAL, ids=repr)

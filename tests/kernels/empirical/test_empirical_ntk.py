@@ -4,9 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases import EMPIRICAL, Case, mlp
-from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
-from tests.oracles import ntk_by_loop
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -14,6 +11,9 @@ from priorscope.data.inputs import count, take
 from priorscope.errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
+from tests.cases import EMPIRICAL, Case, mlp
+from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
+from tests.oracles import ntk_by_loop
 
 TOLERANCE = 1e-10
 

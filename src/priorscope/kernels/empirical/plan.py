@@ -167,20 +167,29 @@ def _tile_bytes(group: Group, work: Workload) -> int:
 
 
 def _tiled(group: Group, work: Workload, usable: int) -> Group:
-    """The group with the tiles that fit: at most half for the streamed one, the rest for the kept one.
+    """The group with the cheapest tiles that fit: fewer outputs at once leave room for more points, and the reverse.
 
     It has 0 samples where not even one row fits.
     """
+    choices, outputs = [group], work.outputs
+    while outputs:
+        choices.append(_with_outputs(group, work, usable, outputs))
+        outputs //= 2
+    fitting = [choice for choice in choices if choice.samples]
+    return min(fitting, key=lambda choice: _cost(choice, work)) if fitting else group
+
+
+def _with_outputs(group: Group, work: Workload, usable: int, outputs: int) -> Group:
+    """Tiles of so many outputs: at most half of the memory for the streamed one, the rest for the kept one."""
     n = max(work.n1, work.n2)
 
-    def fits(budget: int, samples: int, streamed: int, outputs: int) -> bool:
+    def fits(budget: int, samples: int, streamed: int) -> bool:
         return _tile_bytes(replace(group, samples=samples, streamed=streamed, outputs=outputs), work) <= budget
 
-    outputs = _largest(work.outputs, lambda k: fits(usable // 2, 1, 1, k)) or int(fits(usable, 1, 1, 1))
-    if not outputs:
+    if not fits(usable, 1, 1):
         return group
-    streamed = max(1, _largest(n, lambda t: fits(usable // 2, 1, t, outputs)))
-    samples = streamed if work.one_sided else _largest(n, lambda s: fits(usable, s, min(s, streamed), outputs))
+    streamed = max(1, _largest(n, lambda t: fits(usable // 2, 1, t)))
+    samples = streamed if work.one_sided else _largest(n, lambda s: fits(usable, s, min(s, streamed)))
     samples = ceil(n / ceil(n / samples))  # tiles of equal size
     return replace(group, samples=samples, streamed=min(streamed, samples), outputs=outputs)
 

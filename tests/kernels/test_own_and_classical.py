@@ -85,3 +85,10 @@ def test_on_data_computes_its_matrix_once():
     pair = KernelPair(kernels.RBF(), kernels.Linear())
     assert pair.on(x).on(x).x is x
     assert pair.x is None
+
+
+def test_a_factorisation_that_does_not_fit_raises_before_it_starts():
+    x = torch.randn(100, 2)
+    assert kernels.RBF().on(x, memory=10**7).eigen.rank == 100
+    with pytest.raises(MemoryBudgetError, match="factorisation of a kernel on 100 points"):
+        _ = kernels.RBF().on(x, memory=10**5).eigen

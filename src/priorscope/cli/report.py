@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--model",
-        default="mlp:3x512:relu",
+        default="mlp:2x512:relu",
         help="mlp:DEPTHxWIDTH:ACTIVATION, file.py:function or package.module:function",
     )
     add("--data", default="digits", help=f"{', '.join(sorted(data.NAMES))}; or a .csv or .npz file")

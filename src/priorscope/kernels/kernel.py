@@ -75,9 +75,17 @@ class Kernel(ABC):
         self._check(x1, x2)
         return self.tensor4(x1, x2)
 
-    def on(self, x: Inputs) -> "OnData":
-        """This kernel, frozen on its data: owns the Gram matrix and its one factorisation."""
-        return OnData(self, x)
+    def on(self, x: Inputs, memory: int | None = None) -> "OnData":
+        """This kernel, frozen on its data: owns the Gram matrix and its one factorisation.
+
+        Args:
+            x: n points.
+            memory: bytes that the matrix and its factorisation may take; default what the machine has free.
+
+        Raises:
+            MemoryBudgetError: before anything is computed that would not fit.
+        """
+        return OnData(self, x, memory)
 
     def __add__(self, other: "Kernel") -> "Kernel":
         return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
@@ -176,8 +184,8 @@ class OnData(Kernel):
     It is itself a kernel (of any points), so it goes wherever a kernel goes.
     """
 
-    def __init__(self, kernel: Kernel, x: Inputs):
-        self.kernel, self.x = kernel, check_inputs(x)
+    def __init__(self, kernel: Kernel, x: Inputs, memory: int | None = None):
+        self.kernel, self.x, self.memory = kernel, check_inputs(x), memory
         self.origin, self.coupled = kernel.origin, kernel.coupled
 
     def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
@@ -189,8 +197,8 @@ class OnData(Kernel):
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         return self.kernel.tensor4(x1, x2)
 
-    def on(self, x: Inputs) -> "OnData":
-        return self if x is self.x else OnData(self.kernel, x)
+    def on(self, x: Inputs, memory: int | None = None) -> "OnData":
+        return self if x is self.x else OnData(self.kernel, x, self.memory if memory is None else memory)
 
     @cached_property
     def _raw(self) -> Tensor:
@@ -204,6 +212,7 @@ class OnData(Kernel):
     @cached_property
     def eigen(self) -> Eigendecomposition:
         """Of the Gram matrix; the rank tolerance is that of the dtype in which the kernel was computed."""
+        self._check_factorisation(count(self.x))
         return decompose(self.gram, self._raw.dtype)
 
     @cached_property
@@ -214,7 +223,12 @@ class OnData(Kernel):
     @cached_property
     def coupled_eigen(self) -> Eigendecomposition:
         """Of the blocks as one (n·o, n·o) matrix, points first."""
+        self._check_factorisation(len(self._coupled_gram))
         return decompose(self._coupled_gram)
+
+    def _check_factorisation(self, size: int) -> None:
+        # Raw and float64 matrix, eigenvectors, and the solver's workspace of about two matrices more.
+        check_memory(5 * 8 * size**2, f"the factorisation of a kernel on {size} points", self.memory)
 
     def cross(self, x_new: Inputs) -> Float[Tensor, "m n"]:
         """k(x_new, X), detached, float64."""

@@ -54,8 +54,9 @@ def scores(study: Study, outputs: Tensor) -> Curves:
 def predicted(study: Study) -> Answer:
     real = scores(study, study.run.outputs.to(torch.float64))
     steps = study.run.steps
-    networks = None if study.limit is None else _networks(study)
-    mean = scores(study, study.path(study.points.both, at=steps).to(torch.float64))
+    mean_outputs = study.path(study.points.both, at=steps).to(torch.float64)  # (r, n + m, o)
+    mean = scores(study, mean_outputs)
+    networks = None if study.limit is None else _networks(study, mean_outputs)
     shown = mean if networks is None else _map(networks, lambda values: values.median(-1).values)
     caption = "Dots: the really trained network. Lines: predicted before training"
     caption += (
@@ -70,7 +71,7 @@ def predicted(study: Study) -> Answer:
     return Answer("What will it predict?", _sentences(study, real, shown, networks), (picture,), numbers)
 
 
-def _networks(study: Study) -> Curves:
+def _networks(study: Study, mean_outputs: Tensor) -> Curves:
     """The scores of networks sampled from the ensemble: f_t = f_0 + A_t (y − f_0(X)), with f_0 from the NNGP.
 
     A_t f_0(X) is the trajectory towards the labels f_0(X), so all networks are one trajectory with many outputs.
@@ -79,12 +80,11 @@ def _networks(study: Study) -> Curves:
     n, o = study.n, study.points.labels.outputs
     start = GaussianProcess(study.limit.nngp).prior(study.points.both)
     f0 = start.sample(NETWORKS * o, seed=study.seed).to(torch.float64).T  # (n + m, s·o)
-    forget = trajectory(study.kernel, study.points.x, f0[:n], study.covered)
+    forgotten = trajectory(study.kernel, study.points.x, f0[:n], study.covered)(study.points.both, at=study.run.steps)
     curves = []
-    for k in study.run.steps:
-        mean = study.path(study.points.both, at=int(k)).to(torch.float64)
-        moved = f0 - forget(study.points.both, at=int(k))
-        curves.append(scores(study, mean + moved.T.reshape(NETWORKS, o, -1).mT))
+    for mean, forgotten_by_then in zip(mean_outputs, forgotten, strict=True):
+        moved = (f0 - forgotten_by_then).T.reshape(NETWORKS, o, -1).mT
+        curves.append(scores(study, mean + moved))
     return Curves(*(_stack([getattr(curve, name) for curve in curves]) for name in vars(curves[0])))
 
 

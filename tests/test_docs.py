@@ -1,0 +1,42 @@
+"""What the documents say is true: doctests, README's code, the table of names."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import priorscope as ps
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(ps.__path__, "priorscope.") if not m.name.endswith("__main__"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name):
+    torch.set_default_dtype(torch.float32)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_public_name_has_a_docstring():
+    for name in ps.__all__:
+        assert getattr(ps, name).__doc__ or isinstance(getattr(ps, name), str), name
+
+
+def test_names_in_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    for name in set(re.findall(r"ps\.(\w+)", text)):
+        assert hasattr(ps, name), name
+
+
+def test_readme_code_is_the_last_cell_of_the_essay():
+    import nbformat
+
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    cells = nbformat.read(ROOT / "notebooks" / "essay.ipynb", as_version=4).cells
+    last = [cell.source for cell in cells if cell.cell_type == "code"][-1]
+    assert code is not None
+    assert code[1].strip() == last.strip()

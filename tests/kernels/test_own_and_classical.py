@@ -89,6 +89,6 @@ def test_on_data_computes_its_matrix_once():
 
 def test_a_factorisation_that_does_not_fit_raises_before_it_starts():
     x = torch.randn(100, 2)
-    assert kernels.RBF().on(x, memory=10**7).eigen.rank == 100
+    assert kernels.RBF().on(x, memory=10**7).eigen.rank > 10
     with pytest.raises(MemoryBudgetError, match="factorisation of a kernel on 100 points"):
         _ = kernels.RBF().on(x, memory=10**5).eigen

@@ -20,15 +20,19 @@ def simple(study: Study) -> Answer:
     half = int((shares.cumsum(0) < 0.5).sum()) + 1
     first_four = float(shares[:SHOWN].sum())
     rank = len(modes.values)
+    slowest = float(modes.values[0] / modes.values[-1])
+    simplest = "one mode" if half == 1 else f"{half} modes"
     sentences: tuple[str, ...] = (
-        f"A network finds a function simple when the function lies in the first modes of its kernel: of {rank} modes "
-        f"that it can tell apart on these {study.n} points, the first carries {percent(float(shares[0]))} of the "
-        f"kernel's total and the first {SHOWN} carry {percent(first_four)}.",
-        f"Half of the total lies in {half} of them, so everything that resembles these is easy for this network, and a "
-        f"function in the last modes needs {float(modes.values[0] / modes.values[-1]):.1g} times as long to learn.",
+        f"A network finds a function simple when the function lies in the first modes of its kernel: of {rank:,} modes "
+        f"that it can tell apart on these {study.n:,} points, the first carries {percent(float(shares[0]))} of the "
+        f"kernel's total and the first {min(SHOWN, rank)} carry {percent(first_four)}.",
+        f"Half of the total lies in {simplest}: what resembles these is easy for this network, and a function in the "
+        f"last mode needs about {float(f'{slowest:.1g}'):,.0f} times as long to learn.",
     )
     if modes.dropped:
-        sentences += (f"{modes.dropped} further directions are invisible to it: no training moves it along them.",)
+        sentences += (
+            f"{modes.dropped} further direction{'s are' if modes.dropped > 1 else ' is'} invisible to it: no training moves it there.",
+        )
     pictures = [
         Picture(
             "spectrum",

@@ -30,9 +30,8 @@ def simple(study: Study) -> Answer:
         f"last mode needs about {float(f'{slowest:.1g}'):,.0f} times as long to learn.",
     )
     if modes.dropped:
-        sentences += (
-            f"{modes.dropped} further direction{'s are' if modes.dropped > 1 else ' is'} invisible to it: no training moves it there.",
-        )
+        directions = "1 further direction is" if modes.dropped == 1 else f"{modes.dropped} further directions are"
+        sentences += (f"{directions} invisible to it: no training moves it there.",)
     pictures = [
         Picture(
             "spectrum",

@@ -20,7 +20,10 @@ def test_cosines_are_those_of_the_features():
     expected = torch.nn.functional.cosine_similarity(x1[:, None], x2[None], dim=-1)
     assert torch.allclose(cosine(Linear(), x1, x2), expected)
     assert torch.allclose(cosine(Linear(), x1).diagonal(), torch.ones(5))
-    assert torch.equal(cosine(Linear().on(x1)), cosine(Linear(), x1))
+    frozen = Linear().on(x1)
+    assert torch.equal(cosine(frozen, x1), cosine(Linear(), x1))
+    assert torch.equal(cosine(frozen, x2, x1), cosine(Linear(), x2, x1))
+    assert torch.equal(cosine(frozen, x1, x2), cosine(Linear(), x1, x2))
 
 
 def test_cosine_without_variance_is_zero():

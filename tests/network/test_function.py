@@ -1,103 +1,70 @@
-"""The module as a function: arguments, read-outs, snapshots, modes."""
+"""The module as a function: arguments, casting, safe calls, outputs, modes."""
 
 import pytest
 import torch
 from torch import nn
 
 from priorscope.errors import ModelError, NotExactError
-from priorscope.network.function import Snapshot, check_mode, pair_of_points
+from priorscope.network.function import call, cast, check_mode, evaluate, outputs_of, pair_of_points, tensors
 from tests.cases import EMPIRICAL, mlp
 
 
 @pytest.mark.parametrize("case", EMPIRICAL, ids=repr)
-def test_single_calls_agree_with_the_module_also_with_other_values(case):
+def test_a_call_with_other_values_equals_a_model_that_has_them(case):
     model, x = case.model(), case.points(3)
-    snapshot = Snapshot(model)
-    other = {name: 1.5 * value + 0.1 for name, value in snapshot.values.items()}
-    with snapshot.installed():
-        assert torch.allclose(torch.stack([snapshot.single({}, xi) for xi in x]), snapshot.outputs(x), atol=1e-13)
-        moved = torch.stack([snapshot.single(other, xi) for xi in x])
+    values = {name: torch.randn_like(tensor) for name, tensor in tensors(model).items()}
+    other = case.model()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5).add_(0.1)
-        assert torch.allclose(moved, model(x).reshape(3, -1), atol=1e-12)
+        for name, parameter in other.named_parameters():
+            parameter.copy_(values[name])
+    before, at_start = {n: t.clone() for n, t in tensors(model).items()}, model(x)
+    torch.testing.assert_close(call(model, values, x), other(x))
+    assert torch.equal(model(x), at_start), "the model itself is as it was"
+    assert all(torch.equal(before[name], tensor) for name, tensor in tensors(model).items())
 
 
-def test_a_snapshot_keeps_values_and_modes_and_leaves_the_live_module_as_it_was():
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).eval()
-    x = torch.randn(3, 3)
-    before = model(x).detach()
-    snapshot = Snapshot(model)
-    with torch.no_grad():
-        for tensor in [*model.parameters(), model[1].running_mean]:
-            tensor += 1.0
-    model[0].weight.requires_grad_(False)
-    model.train()
-    live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    objects = dict(model.named_parameters()) | dict(model.named_buffers())
-    with snapshot.installed():
-        assert not model.training
-        assert model[0].weight.requires_grad
-        assert torch.equal(snapshot.outputs(x), before)
-    with pytest.raises(ModelError), snapshot.installed():
-        snapshot.outputs(torch.randn(3, 5))
-    assert model.training
-    assert model[2].training
-    assert not model[0].weight.requires_grad
-    assert all(torch.equal(live[name], tensor) for name, tensor in model.state_dict().items())
-    now = dict(model.named_parameters()) | dict(model.named_buffers())
-    assert all(now[name] is tensor for name, tensor in objects.items())
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
 
-
-def test_what_the_forward_pass_writes_into_a_buffer_stays_outside():
-    class Counter(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(2, 1)
-            self.register_buffer("calls", torch.zeros(1))
-
-        def forward(self, x):
-            self.calls += 1
-            return self.linear(x) + self.calls
-
-    model = Counter()
-    snapshot, x = Snapshot(model), torch.randn(2, 2)
-    with snapshot.installed():
-        first = snapshot.outputs(x)
-    with snapshot.installed():
-        assert torch.equal(snapshot.outputs(x), first)
-    assert float(model.calls) == 0
-
-
-def test_a_replaced_parameter_is_an_error():
-    model = mlp(2, 3, 1)
-    snapshot = Snapshot(model)
-    model[0].weight = nn.Parameter(torch.zeros(3, 2))
-    with pytest.raises(ModelError, match=r"`0\.weight`.*replaced"), snapshot.installed():
-        pass
+    def forward(self, a, b):
+        return self.linear(a) * b
 
 
 def test_arguments_from_tuples_and_dictionaries():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(2, 3)
-
-        def forward(self, a, b):
-            return self.linear(a) * b
-
     a, b = torch.randn(4, 2), torch.randn(4, 3)
     model = Two()
-    snapshot = Snapshot(model)
-    with snapshot.installed():
-        for x in ((a, b), [a, b], {"b": b, "a": a}):
-            assert torch.equal(snapshot.outputs(x), model(a, b))
+    other = {name: 2 * tensor for name, tensor in tensors(model).items()}
+    for x in ((a, b), [a, b], {"b": b, "a": a}):
+        assert torch.equal(outputs_of(model, x), model(a, b))
+        assert torch.equal(evaluate(model, x), model(a, b))
+        torch.testing.assert_close(call(model, other, x), 2 * model(a, b))
 
 
 def test_floats_are_cast_and_integers_are_not():
-    snapshot = Snapshot(mlp(2, 1).float())
-    x = snapshot.cast({"a": torch.randn(2, dtype=torch.float64), "b": torch.arange(2)})
-    assert (x["a"].dtype, x["b"].dtype) == (torch.float32, torch.int64)
+    x = {"a": torch.randn(2, dtype=torch.float64, requires_grad=True), "b": torch.arange(2), "c": 1.5}
+    done = cast(x, mlp(2, 1).float().parameters())
+    assert (done["a"].dtype, done["b"].dtype, done["c"]) == (torch.float32, torch.int64, 1.5)
+    assert not done["a"].requires_grad
+    same = cast(x, nn.ReLU().parameters())
+    assert same["a"].dtype == torch.float64
+    assert same["b"] is not None
+    assert same["b"].data_ptr() == x["b"].data_ptr()
+    assert cast(x, [], copy=True)["b"].data_ptr() != x["b"].data_ptr()
+
+
+def test_evaluation_is_in_the_models_dtype_and_leaves_inputs_alone():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)).float()
+    x = torch.randn(5, 3)
+    before = x.clone()
+    values = evaluate(model, x)
+    assert values.dtype == torch.float64
+    assert not values.requires_grad
+    assert torch.equal(values, model(x.float()).double())
+    assert torch.equal(x, before)
+    with pytest.raises(NotExactError):
+        evaluate(nn.Dropout(0.5), x)
 
 
 @pytest.mark.parametrize(
@@ -109,23 +76,15 @@ def test_floats_are_cast_and_integers_are_not():
     ],
 )
 def test_outputs_that_cannot_be_used(make, points, message):
-    snapshot = Snapshot(make())
-    x = torch.randn(points, 4, 2) if isinstance(snapshot.model, nn.LSTM) else torch.randn(points, 2)
-    with snapshot.installed(), pytest.raises(ModelError, match=message):
-        snapshot.outputs(x)
+    model = make()
+    x = torch.randn(points, 4, 2) if isinstance(model, nn.LSTM) else torch.randn(points, 2)
+    with pytest.raises(ModelError, match=message):
+        outputs_of(model, x)
 
 
 def test_integer_outputs_are_an_error():
-    snapshot = Snapshot(mlp(2, 3), readout=lambda out: out.argmax(1))
-    with snapshot.installed(), pytest.raises(ModelError, match="dtype"):
-        snapshot.outputs(torch.randn(3, 2))
-
-
-def test_not_a_module_and_a_lazy_module():
-    with pytest.raises(ModelError, match=r"nn\.Module"):
-        Snapshot(lambda x: x)
-    with pytest.raises(ModelError, match="lazy"):
-        Snapshot(nn.LazyLinear(3))
+    with pytest.raises(ModelError, match="dtype"):
+        outputs_of(mlp(2, 3), torch.randn(3, 2), readout=lambda out: out.argmax(1))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +92,10 @@ def test_not_a_module_and_a_lazy_module():
     [
         (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), r"`1` \(nn\.BatchNorm1d\).*model\.eval\(\)"),
         (nn.Sequential(nn.Dropout(0.1)), r"`0` \(nn\.Dropout\).*model\.eval\(\)"),
+        (nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Dropout(0.1))), r"`1\.0` \(nn\.Dropout\).*random"),
         (nn.LSTM(2, 3, num_layers=2, dropout=0.1), r"LSTM.*model\.eval\(\)"),
+        (nn.MultiheadAttention(4, 2, dropout=0.1), "random"),
+        (nn.RReLU(), "random"),
         (nn.BatchNorm1d(3, track_running_stats=False).eval(), "no running statistics"),
     ],
 )

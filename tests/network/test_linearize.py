@@ -145,8 +145,35 @@ def test_recurrent_layers():
     torch.testing.assert_close(lin(x), model(x) + jacobian_by_loop(model, x) @ change)
 
 
+def test_several_arguments():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 3)
+
+        def forward(self, a, b):
+            return torch.tanh(self.linear(a)) * b
+
+    class OfOne(nn.Module):
+        def __init__(self, two):
+            super().__init__()
+            self.two = two
+
+        def forward(self, x):
+            return self.two(x[:, :2], x[:, 2:])
+
+    model, a, b = Two(), torch.randn(4, 2), torch.randn(4, 3)
+    lin = linearize(model)
+    change = shift(lin)
+    expected = model(a, b) + jacobian_by_loop(OfOne(model), torch.cat([a, b], 1)) @ change
+    for value in (lin(a, b), lin(a, b=b), lin(a=a, b=b)):
+        torch.testing.assert_close(value, expected)
+    order = remainder(model, {"linear.weight": torch.ones(3, 2)}, (a, b), [1e-2, 1e-3]).order
+    assert abs(order - 2) < 0.1
+
+
 def test_refused():
-    with pytest.raises(ModelError, match=r"`1`, nn.Dropout.*eval"):
+    with pytest.raises(ModelError, match=r"`1` \(nn.Dropout\).*eval"):
         linearize(nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.5)))
     with pytest.raises(ModelError, match="forward derivative could not be taken"):
         linearize(mlp(3, 4, 1))(torch.randn(2, 7))

@@ -85,12 +85,12 @@ def test_small_plain_steps_tend_to_the_flow():
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 def test_the_step_limit_separates_convergence_from_divergence(momentum):
     values, scale = torch.tensor([3.0, 1.0]), 0.1
-    limit = step_limit(3.0, descent(momentum), scale)
+    limit = step_limit(torch.tensor([3.0, 1.0]), descent(momentum), scale)
     assert limit == pytest.approx(2 * (1 + momentum) / 0.3)
     below, above = (descent(momentum, factor * limit) for factor in (0.999, 1.001))
     assert float(residual(values, 200_000, below, scale).abs().max()) < 1e-6
     assert float(residual(values, 20_000, above, scale).abs().max()) > 1e3
-    assert step_limit(0.0, descent(), 1.0) == math.inf
+    assert step_limit(torch.zeros(0), descent(), 1.0) == math.inf
 
 
 @pytest.mark.parametrize("momentum", [0.3, BETA, 0.99])

@@ -267,12 +267,13 @@ def test_shapes_and_dtypes():
             super().__init__()
             self.net = nn.Linear(3, 1)
 
-        def forward(self, x):
-            return self.net(x["a"] + x["b"])
+        def forward(self, a, b):
+            return self.net(a + b)
 
     pairs = {"a": x, "b": x.float()}
     t = Training(learning_rate=0.01, steps=4, batch_size=2)
     assert train(Pair(), pairs, y, t).outputs.shape == (5, 5, 1)
+    assert train(Pair(), (x, x), y, t).outputs.shape == (5, 5, 1)
 
 
 def test_a_run_is_saved_without_its_model(tmp_path):
@@ -308,15 +309,19 @@ class Two(nn.Linear):
 @pytest.mark.parametrize(
     ("model", "error", "words"),
     [
-        (nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1)), ModelError, "`1`, nn.BatchNorm1d.*eval"),
-        (nn.Sequential(nn.Dropout(0.1), nn.Linear(3, 1)), ModelError, "`0`, nn.Dropout.*eval"),
+        (nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1)), ModelError, r"`1` \(nn.BatchNorm1d\).*eval"),
+        (nn.Sequential(nn.Dropout(0.1), nn.Linear(3, 1)), ModelError, r"`0` \(nn.Dropout\).*eval"),
         (nn.Linear(4, 1), ModelError, "does not run on x"),
         (nn.Linear(3, 2), DataError, "1 columns, the model 2 outputs"),
         (Noisy(3, 1), ModelError, "called twice"),
         (InPlaceInput(3, 1), ModelError, "in place"),
         (Detached(3, 1), ModelError, "no gradient"),
-        (Two(3, 1), ModelError, "returns a tuple"),
-        (nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Unflatten(0, (1, 5))), ModelError, "one row per point"),
+        (Two(3, 1), ModelError, "is a tuple"),
+        (
+            nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Unflatten(0, (1, 5))),
+            ModelError,
+            "first axis counts",
+        ),
         (nn.Linear(3, 1).requires_grad_(False), RatesError, "no parameter with a rate"),
     ],
 )

@@ -189,7 +189,7 @@ def test_refused():
         train_many(lambda seed: Detached(3, 2), 2, x, y, TRAININGS[0])
     with pytest.raises(ModelError, match="differ in name or shape"):
         train_many(lambda seed: mlp(3, 4 + seed, 2), 2, x, y, TRAININGS[0])
-    with pytest.raises(ModelError, match=r"nn.Dropout.*eval"):
+    with pytest.raises(ModelError, match=r"nn.Dropout\).*eval"):
         train_many(lambda seed: nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), 2, x, y, TRAININGS[0])
     with pytest.raises(DataError, match="2 columns"):
         train_many(lambda seed: nn.Linear(3, 1), 2, x, y, TRAININGS[0])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, count, take
 from ..errors import DataError
-from ..kernels.kernel import OnData, takes_kernel_on_data
+from ..kernels.kernel import takes_kernel_on_data
 from ..results import Result
 from .coupling import GivenKernel, check_kernel
 
@@ -19,12 +19,11 @@ RESOLUTION = {torch.float64: 1e-12, torch.float32: 4e-6}
 """The relative squared feature distance that rounding leaves between equal points, by the kernel's dtype."""
 
 
-@takes_kernel_on_data
 def cosine(kernel: GivenKernel, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "n1 n2"]:
     """The cosine between features, k(x, x') / √(k(x, x) k(x', x')).
 
     Args:
-        kernel: a kernel; or `kernel.on(x1)`, and then x1 is left out.
+        kernel: a kernel.
         x1: n1 points.
         x2: n2 points; None for x1.
 
@@ -87,8 +86,7 @@ def most_similar(kernel: GivenKernel, x: Inputs, x_new: Inputs, k: int = 5) -> N
     """
     if not 1 <= k <= count(x):
         raise DataError("k", f"is {k} for {count(x)} points", f"Give 1 to {count(x)}")
-    plain = kernel.kernel if isinstance(kernel, OnData) else kernel
-    found = cosine(plain, x_new, x).topk(k, dim=1)
+    found = cosine(kernel, x_new, x).topk(k, dim=1)
     return Neighbours(found.indices, found.values)
 
 
@@ -121,14 +119,13 @@ def indistinguishable_pairs(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> In
         (p, 2), integers.
     """
     kernel = check_kernel(kernel, "indistinguishable")
-    plain = kernel.kernel if isinstance(kernel, OnData) else kernel
-    train = plain.diagonal(x).detach().to(torch.float64)
+    train = kernel.diagonal(x).detach().to(torch.float64)
     found, rows = [], max(1, CHUNK // count(x))
     for begin in range(0, count(x_new), rows):
         some = take(x_new, slice(begin, begin + rows))
-        cross = plain(some, x).detach()
+        cross = kernel(some, x).detach()
         tolerance = RESOLUTION.get(cross.dtype, 1e-2)
-        sizes = plain.diagonal(some).detach().to(torch.float64)[:, None] + train
+        sizes = kernel.diagonal(some).detach().to(torch.float64)[:, None] + train
         near = (sizes - 2 * cross.to(torch.float64)) <= tolerance * sizes
         found.append(near.nonzero() + torch.tensor([begin, 0], device=near.device))
     return torch.cat(found)

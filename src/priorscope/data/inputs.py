@@ -29,6 +29,18 @@ def take(x: Inputs, index: Any) -> Inputs:
     return tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, x)
 
 
+def equal(x1: Inputs, x2: Inputs) -> bool:
+    """Whether two inputs are the same: one structure, and tensors of one dtype and device with equal entries."""
+    (first, structure), (second, other) = tree_flatten(x1), tree_flatten(x2)
+    return structure == other and all(map(_equal, first, second))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return a is b or (isinstance(a, (int, float, str)) and a == b)
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
+
+
 def check_inputs(x: Inputs, name: str = "x") -> Inputs:
     """x itself, if it has at least one point, one length, and no NaN or infinity; else a DataError that says what."""
     tensors = leaves(x)

@@ -132,31 +132,15 @@ def _draw_modes(ax: Axes, name: str, entry: dict[str, Any]) -> None:
 
 def _draw_r2(ax: Axes, numbers: dict[str, Any], names: list[str]) -> None:
     style.axes(ax, xlabel="mode", ylabel="1 − R² to one sinusoid", yscale="log", title="How sinusoidal each mode is")
-    for i, name in enumerate(names):
-        misfit = (1 - numbers[name]["r2"]).clamp_min(1e-16)
-        ax.plot(
-            range(1, len(misfit) + 1),
-            style.array(misfit),
-            marker="o",
-            ms=3.5,
-            color=style.COLOURS[i],
-            lw=1.2,
-            label=name,
-        )
-    style.legend(ax)
+    _draw_by_mode(ax, {name: (1 - numbers[name]["r2"]).clamp_min(1e-16) for name in names})
 
 
 def _draw_values(ax: Axes, numbers: dict[str, Any], names: list[str]) -> None:
     style.axes(ax, xlabel="mode", ylabel="operator eigenvalue, λ/n", yscale="log", title="The spectra")
-    for i, name in enumerate(names):
-        values = numbers[name]["values"] / POINTS
-        ax.plot(
-            range(1, len(values) + 1),
-            style.array(values),
-            marker="o",
-            ms=3.5,
-            color=style.COLOURS[i],
-            lw=1.2,
-            label=name,
-        )
+    _draw_by_mode(ax, {name: numbers[name]["values"] / POINTS for name in names})
+
+
+def _draw_by_mode(ax: Axes, lines: dict[str, Tensor]) -> None:
+    for colour, (name, values) in zip(style.COLOURS, lines.items(), strict=False):
+        ax.plot(range(1, len(values) + 1), style.array(values), marker="o", ms=3.5, color=colour, lw=1.2, label=name)
     style.legend(ax)

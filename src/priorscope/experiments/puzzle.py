@@ -76,7 +76,7 @@ def vertex(density: Callable[..., Tensor], kernel: Kernel, inputs: Tensor, probe
 @experiment(
     "puzzle",
     "the printed log-prior calls y near 3 most probable; the right one calls what trained networks do",
-    "Larsen and Gillen 2022 (the puzzle); Lee et al. 2019 (1902.06720), eqs. 13-15 (the prediction)",
+    "Larsen and Gillen 2022 (the puzzle); Lee et al. 2019 (1902.06720) (the prediction)",
     draw=lambda outcome: draw(outcome),
 )
 def run(config: Config) -> Outcome:

@@ -102,7 +102,7 @@ class Linear(Kernel):
 class ArcCosine(Kernel):
     """k(x, x') = ‖x‖ᵈ ‖x'‖ᵈ J_d(θ) / π, the kernel of a layer of step (d = 0) or ReLU (d = 1) units.
 
-    J_0 = π − θ, J_1 = sin θ + (π − θ) cos θ. Source: Cho and Saul 2009, eqs. 3-5.
+    J_0 = π − θ, J_1 = sin θ + (π − θ) cos θ. Source: Cho and Saul 2009.
     """
 
     degree: int = 1

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
+from inspect import Signature, signature
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import psutil
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.inputs import Inputs, check_inputs, count, leaves
+from ..data.inputs import Inputs, check_inputs, count, equal, leaves
 from ..errors import DataError, MemoryBudgetError
 from ..linalg.symmetric import Eigendecomposition, decompose
 
@@ -236,16 +237,39 @@ class OnData(Kernel):
 
 
 def takes_kernel_on_data(function: Callable) -> Callable:
-    """Lets `function(kernel, x, ...)` also be called as `function(kernel.on(x), ...)`; pairs likewise."""
+    """Lets `function(kernel, x, ...)` also be called as `function(kernel.on(x), ...)`; pairs likewise.
+
+    x may be given nevertheless; where it equals the data of the kernel, what these have computed is used.
+    """
+    face = signature(function)
 
     @wraps(function)
     def call(kernel: Any, *args: Any, **keywords: Any) -> Any:
-        on_data = getattr(kernel, "x", None) if isinstance(kernel, (OnData, KernelPair)) else None
-        if on_data is not None and "x" not in keywords and not (args and args[0] is on_data):
-            args = (on_data, *args)
-        return function(kernel, *args, **keywords)
+        data = kernel.x if isinstance(kernel, (OnData, KernelPair)) else None
+        if data is None:
+            return function(kernel, *args, **keywords)
+        if "x" in keywords:
+            keywords["x"] = data if equal(keywords["x"], data) else keywords["x"]
+            return function(kernel, *args, **keywords)
+        given = bool(args) and equal(args[0], data) and _is_x(face, kernel, args, keywords)
+        return function(kernel, data, *(args[1:] if given else args), **keywords)
 
     return call
+
+
+def _is_x(face: Signature, kernel: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
+    """Whether the first argument is the data, and not labels or new points that happen to equal them."""
+    if not _fits(face, kernel, *args, **keywords):
+        return False
+    return not _fits(face, kernel, args[0], *args, **keywords) or len(args) == 1 or bool(leaves(args[1]))
+
+
+def _fits(face: Signature, *args: Any, **keywords: Any) -> bool:
+    try:
+        face.bind(*args, **keywords)
+    except TypeError:
+        return False
+    return True
 
 
 class KernelMatrices(NamedTuple):

@@ -58,7 +58,7 @@ class Initialization:
         parameterization: "standard" (every rate 1) or "ntk" (rates σ_w²/fan_in and σ_b²).
 
     A tensor may be given for either variance; kernels are then differentiable in it.
-    Source: Lee et al. 2019 (1902.06720), eq. 1 and appendix F for the two parameterizations.
+    Source: Lee et al. 2019 (1902.06720) for the two parameterizations.
     """
 
     weight_variance: Any = 2.0

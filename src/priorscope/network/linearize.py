@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 from ..data.inputs import Inputs, check_inputs
 from ..errors import DataError, ModelError
 from ..results import Result
-from .stateless import call, check_mode, differentiable_attention
+from .function import arguments, call, call_with, cast, check_mode, differentiable_attention
 
 POINT = "_expansion_point"
 
@@ -36,7 +36,7 @@ def linearize(model: nn.Module) -> "Linearized":
     Its layers stay in the mode (train or eval) that they are in now. The model itself is not touched.
 
     Args:
-        model: any module, called with one argument.
+        model: any module.
 
     Returns:
         A module; its outputs have the shape of the model's.
@@ -44,7 +44,7 @@ def linearize(model: nn.Module) -> "Linearized":
     Raises:
         ModelError: BatchNorm or dropout in training mode; when called, a layer without a forward derivative.
 
-    Source: Lee et al. 2019 (1902.06720), eq. 5.
+    Source: Lee et al. 2019 (1902.06720).
 
     >>> net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> lin, x = linearize(net), torch.randn(3, 2)
@@ -85,10 +85,12 @@ class Linearized(nn.Module):
         """θ₀, {parameter name: tensor}."""
         return dict(zip(self._names, self._modules[POINT]._buffers.values(), strict=True))  # type: ignore
 
-    def forward(self, x: Inputs) -> Any:
+    def forward(self, *positional: Any, **keyword: Any) -> Any:
         start = self.expansion_point
         now = {name: parameter for name, parameter in self._network.named_parameters() if name in start}
-        value, change = expand(self._network, start, {name: now[name] - start[name] for name in start}, x)
+        value, change = expand(
+            self._network, start, {name: now[name] - start[name] for name in start}, positional, keyword
+        )
         return tree_map(torch.add, value, change)
 
     def train(self, mode: bool = True) -> "Linearized":
@@ -103,12 +105,22 @@ class Linearized(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def expand(model: nn.Module, point: Mapping[str, Tensor], change: Mapping[str, Tensor], x: Inputs) -> tuple[Any, Any]:
-    """(f(x; θ₀), J(x) Δ) for θ₀ = point and Δ = change, both by parameter name."""
+def expand(
+    model: nn.Module,
+    point: Mapping[str, Tensor],
+    change: Mapping[str, Tensor],
+    positional: tuple[Any, ...],
+    keyword: dict[str, Any],
+) -> tuple[Any, Any]:
+    """(f(x; θ₀), J(x) Δ) for θ₀ = point and Δ = change, both by parameter name, and x as the module's arguments."""
+
+    def moved(values: dict[str, Tensor]) -> Any:
+        return call_with(model, values, positional, keyword)
+
     _load_forward_derivatives()
     try:
         with differentiable_attention():
-            value, slope = jvp(lambda values: call(model, values, x), (dict(point),), (dict(change),))[:2]
+            value, slope = jvp(moved, (dict(point),), (dict(change),))[:2]
             return value, slope
     except (RuntimeError, NotImplementedError) as error:
         raise ModelError(
@@ -176,9 +188,9 @@ def remainder(
             raise DataError(f"direction[{name!r}]", cause, "Give {parameter name: tensor of its shape}")
     point = {name: start[name] for name in direction}
     delta = {name: change.detach().to(start[name]) for name, change in direction.items()}
-    inputs = tree_map(lambda leaf: leaf.to(torch.float64) if _is_floating(leaf) else leaf, x)
+    inputs = cast(x, double.parameters())
     with torch.no_grad():
-        value, slope = expand(double, point, delta, inputs)
+        value, slope = expand(double, point, delta, *arguments(inputs))
         norms = torch.stack(
             [
                 (call(double, {n: point[n] + s * delta[n] for n in point}, inputs) - value - s * slope).norm()
@@ -186,10 +198,6 @@ def remainder(
             ]
         )
     return Remainder(sizes, norms, _order(sizes, norms, 1e3 * torch.finfo(torch.float64).eps * float(value.norm())))
-
-
-def _is_floating(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
 def _order(steps: Tensor, norms: Tensor, rounding: float) -> float:

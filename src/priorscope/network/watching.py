@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from ..data.inputs import Inputs
 from ..errors import ModelError, NotExactError
+from .function import arguments, class_name
 
 READS_VALUES = frozenset(
     [
@@ -115,12 +116,6 @@ class Graph:
         return (node for node in self.nodes if node.index in reached)
 
 
-def class_name(module: nn.Module) -> str:
-    """`nn.Linear` for torch's own classes, the bare class name for others."""
-    kind = type(module)
-    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.modules") else kind.__name__
-
-
 def is_hooked(module: nn.Module) -> bool:
     """Whether the module carries hooks, which may change what its call does."""
     return any(
@@ -130,11 +125,11 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def watch(model: nn.Module, example: Inputs, leaf: Callable[[nn.Module], bool]) -> Graph:
-    """Runs model(example) once and returns what happened.
+    """Runs the model on the example once and returns what happened.
 
     Args:
         model: any module; its parameters and buffers are used as they are.
-        example: what the module takes, in the module's own dtype; it is copied, not changed.
+        example: inputs in the module's own dtype; they are copied, not changed.
         leaf: whether a module's call is one node; asked once per module, before the run.
 
     Raises:
@@ -185,11 +180,11 @@ class _Watcher(TorchFunctionMode):
             self._bind(copy, Ref(node))
             return copy
 
-        inputs = tree_map(enter, example)
+        positional, keyword = arguments(tree_map(enter, example))
         self.frame = sys._getframe()
         try:
             with self:
-                output = self.model(inputs)
+                output = self.model(*positional, **keyword)
         except (ModelError, NotExactError):
             raise
         except Exception as error:

@@ -1,6 +1,5 @@
 """Question 4: whether to believe it. How far the real network and its kernel drifted from the prediction, by width."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -78,9 +77,7 @@ def _points(study: Study) -> int:
 def _distance(study: Study) -> Distance:
     n = study.n
     start, end = study.run.outputs[0, n:].to(torch.float64), study.run.outputs[-1, n:].to(torch.float64)
-    own_start = trajectory(
-        study.kernel, study.points.x, study.points.labels.values, study.covered, start=copy.deepcopy(study.model)
-    )
+    own_start = trajectory(study.kernel, study.points.x, study.points.labels.values, study.covered, start=study.model)
     moved = (end - start).norm().clamp_min(1e-300)
     functions = float((end - own_start(study.points.x_test).to(torch.float64)).norm() / moved)
     x = study.points.x[: _points(study)]

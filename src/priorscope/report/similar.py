@@ -17,7 +17,7 @@ SHOWN, NEIGHBOURS = 4, 5
 def similar(study: Study) -> Answer:
     chosen = _spread(study)
     x_new = study.points.x_test[chosen]
-    alike = cosine(study.kernel.kernel, x_new, study.points.x)
+    alike = cosine(study.kernel, x_new, study.points.x)
     weights = study.path.influence(x_new)
     if weights.ndim == 4:  # each output has weights of its own: their mean over equal outputs
         weights = weights.diagonal(dim1=1, dim2=3).mean(-1)

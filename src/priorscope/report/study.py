@@ -20,7 +20,7 @@ from ..network.initialization import Initialization, resolve_rates
 from ..training.ensemble import TrainedEnsemble, trained_ensemble
 from ..training.run import Run, train
 from ..training.training import Training
-from ..training.trajectory import Trajectory, trajectory
+from ..training.trajectory import Trajectory, initial_function, trajectory
 
 LEARNED = 0.05
 """The default training ends where the predicted training loss falls to this share of its start, or at STEPS."""
@@ -87,18 +87,7 @@ class Study:
 
     def __post_init__(self) -> None:
         self.points.test_labels  # noqa: B018  (bad labels raise before any work)
-        self._check_output()
-
-    def _check_output(self) -> None:
-        parameter = next(self.model.parameters())
-        with torch.no_grad():
-            out = self.model(self.points.x[:2].to(parameter))
-        if not isinstance(out, Tensor) or out.shape[:1] != (2,):
-            raise DataError("the model", "does not return one output a point", "Return a tensor (n, o)")
-        if out[0].numel() != self.points.labels.outputs:
-            raise DataError(
-                "the model", f"has {out[0].numel()} outputs, y asks for {self.points.labels.outputs}", "Make them equal"
-            )
+        initial_function(self.model, self.points.x[:2], self.points.labels.outputs, "the model")
 
     @cached_property
     def rates(self) -> dict[str, float]:

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from ..data.inputs import Inputs, check_inputs, count, encode
 from ..errors import DataError
 from ..kernels.kernel import Kernel
+from ..network.function import evaluate
 from ..network.initialization import check_same_rates
-from ..network.stateless import check_mode
 from ..results import Result
-from .problem import cast_inputs, run_model
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def drift(
         RatesError: kernels that belong to different rates.
         ModelError: a model that does not run, or is in the wrong mode.
 
-    Source: Fort et al. 2020 (2010.15110), eq. 5, for the kernel distance; Baratin et al. 2021 (2008.00938) for the
+    Source: Fort et al. 2020 (2010.15110), for the kernel distance; Baratin et al. 2021 (2008.00938) for the
     alignment with the target (here without centring).
     """
     if (kernel_before is None) != (kernel_after is None):
@@ -84,12 +83,7 @@ def drift(
     if y is not None and kernel_before is None:
         raise DataError("drift", "has y, but no kernels to align with it", "Give kernel_before and kernel_after")
     check_inputs(x)
-    outputs = []
-    for model in (before, after):
-        check_mode(model)
-        with torch.no_grad():
-            outputs.append(run_model(model, cast_inputs(model, x)))
-    functions = function_drift(*outputs)
+    functions = function_drift(evaluate(before, x), evaluate(after, x))
     if kernel_before is None or kernel_after is None:
         return Drift(functions)
     return Drift(functions, kernel_drift(kernel_before, kernel_after, x, y))
@@ -128,7 +122,7 @@ def kernel_drift(before: Kernel, after: Kernel, x: Inputs, y: Tensor | None = No
         RatesError: the kernels belong to different rates.
         DataError: a kernel that is 0 on x; y that does not match.
 
-    Source: Fort et al. 2020 (2010.15110), eq. 5; Baratin et al. 2021 (2008.00938).
+    Source: Fort et al. 2020 (2010.15110); Baratin et al. 2021 (2008.00938).
     """
     check_same_rates(before.origin.rates, after.origin.rates, "the kernels before and after")
     k0, k1 = (kernel(x).detach().to(torch.float64) for kernel in (before, after))

@@ -32,7 +32,7 @@ class TrainedEnsemble(Result):
         notes: what a reader should know.
         pair: both kernels on the data. It is not saved: give it when loading.
 
-    Source: Lee et al. 2019 (1902.06720), eqs. 13-15.
+    Source: Lee et al. 2019 (1902.06720).
     """
 
     labels: Labels
@@ -73,7 +73,7 @@ class TrainedEnsemble(Result):
     @property
     def step_limit(self) -> float:
         """The learning rate, for the training's own loss, beyond which descent diverges."""
-        return step_limit(float(self.values[0]) if len(self.values) else 0.0, self.training, self._scale)
+        return step_limit(self.values, self.training, self._scale)
 
     @property
     def _scale(self) -> float:
@@ -127,7 +127,7 @@ def trained_ensemble(
         NotCoveredError: for a training that predictions do not cover.
         DataError: for a lone kernel, or labels that do not match.
 
-    Source: Lee et al. 2019 (1902.06720), eqs. 13-15.
+    Source: Lee et al. 2019 (1902.06720).
 
     >>> from priorscope.kernels import RBF, Linear
     >>> x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([1.0, 0.0, 2.0])

@@ -76,11 +76,14 @@ def weights_filter(values: Float[Tensor, " r"], at: float, training: Training, s
     return torch.where(values == 0, step * at, learned / safe)
 
 
-def step_limit(largest: float, training: Training, scale: float) -> float:
+def step_limit(values: Float[Tensor, " r"], training: Training, scale: float) -> float:
     """The learning rate beyond which descent diverges: 2/(sλ_max), heavy ball 2(1 + β)/(sλ_max).
+
+    Arguments as those of `residual`.
 
     Source: Polyak 1964 (heavy ball).
     """
+    largest = float(values.max()) if len(values) else 0.0
     return 2 * (1 + training.momentum) / (scale * largest) if largest > 0 else math.inf
 
 

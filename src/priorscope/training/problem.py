@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
-from torch.utils._pytree import tree_map
 
-from ..data.inputs import Inputs, check_inputs, count, encode, leaves
-from ..errors import DataError, ModelError, NotCoveredError, PriorscopeError, RatesError
+from ..data.inputs import Inputs, check_inputs, encode, leaves
+from ..errors import DataError, ModelError, NotCoveredError, RatesError
+from ..network.function import cast, check_mode, outputs_of, place_of
 from ..network.initialization import resolve_rates
-from ..network.stateless import check_mode
 from .training import Training
 
 RECORDED = 50
@@ -77,22 +76,22 @@ def prepare(
     check_mode(model)
     resolved = trained_rates(model, rates)
     steps = recorded_steps(training, at)
-    x = cast_inputs(model, x)
+    x = cast(x, model.parameters(), copy=True)
     versions = [leaf._version for leaf in leaves(x)]
     with torch.no_grad():
-        outputs = run_model(model, x)
-        again = run_model(model, x)
+        first = outputs_of(model, x, name="x")
+        again = outputs_of(model, x, name="x")
     if [leaf._version for leaf in leaves(x)] != versions:
-        raise ModelError(_name(model), "changes its input in place", "Set inplace=False in its first layer")
-    if not bool(torch.isfinite(outputs).all()):
-        raise ModelError(_name(model), "has outputs that are NaN or infinite before training", "Initialise it anew")
-    if float((outputs - again).abs().max()) > 1e4 * torch.finfo(outputs.dtype).eps * float(outputs.abs().max()):
-        raise ModelError(_name(model), "gives different outputs when called twice", "Remove what is random in it")
+        raise ModelError(place_of(model), "changes its input in place", "Set inplace=False in its first layer")
+    if not bool(torch.isfinite(first).all()):
+        raise ModelError(place_of(model), "has outputs that are NaN or infinite before training", "Initialise it anew")
+    if float((first - again).abs().max()) > 1e4 * torch.finfo(first.dtype).eps * float(first.abs().max()):
+        raise ModelError(place_of(model), "gives different outputs when called twice", "Remove what is random in it")
     if record is not None:
-        record = cast_inputs(model, record)
+        record = cast(record, model.parameters(), copy=True)
         with torch.no_grad():
-            run_model(model, record, "record")
-    return Problem(x, Objective(training.loss, _targets(y, outputs, training)), record, resolved, steps)
+            outputs_of(model, record, name="record")
+    return Problem(x, Objective(training.loss, _targets(y, first, training)), record, resolved, steps)
 
 
 _FLOW_REMEDY = "Give learning_rate and steps; small steps follow the flow, with time = learning_rate · steps"
@@ -106,7 +105,7 @@ def trained_rates(model: nn.Module, rates: Any) -> dict[str, float]:
             cause = f"has the rate {resolved[name]}, but is frozen (requires_grad=False)"
             raise RatesError(f"`{name}`", cause, "Give it the rate 0, or set requires_grad=True")
     if not any(resolved.values()):
-        raise RatesError(_name(model), "has no parameter with a rate above 0", "Unfreeze one, or give it a rate")
+        raise RatesError(place_of(model), "has no parameter with a rate above 0", "Unfreeze one, or give it a rate")
     return resolved
 
 
@@ -126,57 +125,24 @@ def recorded_steps(training: Training, at: Any = None) -> tuple[int, ...]:
     return tuple(sorted({0, end, *(int(step) for step in wanted)}))
 
 
-def cast_inputs(model: nn.Module, x: Inputs) -> Inputs:
-    """A copy of x on the model's device; its floating tensors in the model's dtype."""
-    reference = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if reference is None:
-        return x
-
-    def cast(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        dtype = reference.dtype if leaf.is_floating_point() else leaf.dtype
-        return leaf.detach().to(reference.device, dtype, copy=True)
-
-    return tree_map(cast, x)
-
-
-def run_model(model: nn.Module, x: Inputs, name: str = "x") -> Float[Tensor, "n o"]:
-    """model(x) with one axis of outputs."""
-    try:
-        outputs = model(x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, PriorscopeError):
-            raise
-        cause = f"does not run on {name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        raise ModelError(_name(model), cause, "Check the shape and dtype of the inputs") from error
-    return as_rows(outputs, count(x), _name(model))
-
-
-def as_rows(outputs: Any, points: int, place: str) -> Float[Tensor, "n o"]:
-    """A network's outputs as (n, o)."""
-    if not isinstance(outputs, Tensor):
-        cause = f"returns a {type(outputs).__name__}, not a tensor"
-        raise ModelError(place, cause, "Wrap it in a module that returns the outputs alone")
-    if outputs.ndim == 0 or outputs.shape[0] != points:
-        cause = f"returns the shape {tuple(outputs.shape)} for {points} points"
-        raise ModelError(place, cause, "Give a model whose outputs have one row per point")
-    return outputs.reshape(points, -1)
-
-
-def _targets(y: Tensor, outputs: Float[Tensor, "n o"], training: Training) -> Tensor:
-    points, width = outputs.shape
+def _targets(y: Tensor, start: Float[Tensor, "n o"], training: Training) -> Tensor:
+    points, width = start.shape
     labels = encode(y, points, classes=width if width > 1 else None)
     if labels.outputs != width:
         columns = "columns" if labels.classes is None else "classes"
         cause = f"has {labels.outputs} {columns}, the model {width} outputs"
         raise DataError("y", cause, f"Give y of shape ({points}, {width}), or a model with {labels.outputs} outputs")
     if training.loss != "cross_entropy":
-        return labels.values.to(outputs)
+        return labels.values.to(start)
     if labels.classes is None:
         raise DataError("y", "holds no classes, which cross_entropy needs", "Give integers 0..C-1, as (n,)")
-    return labels.values.argmax(1).to(outputs.device)
+    return labels.values.argmax(1).to(start.device)
 
 
-def _name(model: nn.Module) -> str:
-    return f"the model ({type(model).__name__})"
+def gradients(loss: Tensor, parameters: list[Tensor], place: str) -> tuple[Tensor, ...]:
+    """∂loss/∂θ of each parameter, 0 where the loss does not depend on it."""
+    try:
+        return torch.autograd.grad(loss, parameters, materialize_grads=True)
+    except RuntimeError as error:
+        cause = f"has no gradient ({str(error).splitlines()[0]})"
+        raise ModelError(place, cause, "Let its outputs depend on its parameters, without detach or no_grad") from error

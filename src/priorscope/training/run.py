@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.inputs import Inputs, take
-from ..errors import ModelError, PriorscopeWarning
+from ..errors import PriorscopeWarning
+from ..network.function import outputs_of, place_of
 from ..results import Result, live
 from .optimizer import is_sgd, make_optimizer
-from .problem import Problem, prepare, run_model
+from .problem import Problem, gradients, prepare
 from .training import Training
 
 
@@ -65,7 +66,8 @@ def train(
     mode that they are in.
 
     Args:
-        x: n inputs: a tensor or a pytree; floating ones are cast to the model's dtype.
+        x: n inputs, which go into model(x) for a tensor, model(*x) for a tuple or list, model(**x) for a dictionary;
+            floating ones are cast to the model's dtype.
         y: (n,), (n, o), or (n,) integer classes: one-hot − 1/C for squared losses, classes for cross-entropy, whose
             loss is the mean over the points, as torch's is.
         training: discrete steps (learning_rate and steps). Mini-batches are drawn without replacement, epoch by
@@ -121,7 +123,7 @@ def _descend(
             loss = None
             if batches is None or step in due:
                 with torch.set_grad_enabled(batches is None):
-                    outputs = run_model(learner.network, problem.x)
+                    outputs = outputs_of(learner.network, problem.x)
                     loss = problem.objective(outputs)
                 value = float(loss.detach())
                 if not math.isfinite(value):
@@ -135,7 +137,7 @@ def _descend(
                 break
             if batches is not None:
                 index = next(batches)
-                loss = problem.objective.take(index)(run_model(learner.network, take(problem.x, index)))
+                loss = problem.objective.take(index)(outputs_of(learner.network, take(problem.x, index)))
                 if not math.isfinite(float(loss.detach())):
                     return {"diverged_at": step}
             assert loss is not None
@@ -163,8 +165,8 @@ class _Learner:
         self.decay_to_start = training.decay_to == "start"
 
     def step(self, loss: Tensor) -> None:
-        gradients = _gradients(loss, list(self.parameters.values()), self.network)
-        for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
+        slopes = gradients(loss, list(self.parameters.values()), place_of(self.network))
+        for (name, parameter), gradient in zip(self.parameters.items(), slopes, strict=True):
             if self.decay:
                 value = parameter.detach()
                 away = value - self.start[name] if self.decay_to_start else value
@@ -185,14 +187,6 @@ class _Learner:
         return moved**0.5, relative
 
 
-def _gradients(loss: Tensor, parameters: list[nn.Parameter], network: nn.Module) -> tuple[Tensor, ...]:
-    try:
-        return torch.autograd.grad(loss, parameters, materialize_grads=True)
-    except RuntimeError as error:
-        place, cause = f"the model ({type(network).__name__})", f"has no gradient ({str(error).splitlines()[0]})"
-        raise ModelError(place, cause, "Let its outputs depend on its parameters, without detach or no_grad") from error
-
-
 @dataclass(frozen=True)
 class _Recorder:
     """What is recorded at some of the steps."""
@@ -207,7 +201,7 @@ class _Recorder:
     def record(self, step: int, outputs: Tensor, loss: float) -> None:
         if self.problem.record is not None:
             with torch.no_grad():
-                outputs = run_model(self.learner.network, self.problem.record, "record")
+                outputs = outputs_of(self.learner.network, self.problem.record, name="record")
         self.steps.append(step)
         self.outputs.append(outputs.detach().clone())
         self.losses.append(loss)

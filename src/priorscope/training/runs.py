@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from ..data.inputs import Inputs
 from ..errors import DataError, MemoryBudgetError, ModelError, NotCoveredError, PriorscopeWarning
+from ..network.function import outputs_of
 from ..results import Result
 from .optimizer import is_sgd
-from .problem import Problem, prepare, run_model
+from .problem import Problem, prepare
 from .stack import Stack, bytes_per_network, copies
 from .training import Training
 
@@ -25,7 +26,7 @@ DEFAULT_MEMORY = 2_000_000_000
 
 CACHED = 64_000_000
 """On a CPU, networks are trained so many at a time that they fit into this many bytes, near a last-level cache.
-100 networks of width 512 took 0.07 s a step so, 0.35 s all at once (two quiet cores; on busy ones both are equal)."""
+100 networks of width 512 took 0.07 s a step so, 0.35 s all at once (two quiet cores)."""
 
 NEVER = -1
 
@@ -140,7 +141,7 @@ def _require_stackable(training: Training, points: int) -> None:
 
 def _fitting(model: nn.Module, problem: Problem, training: Training, memory: int) -> int:
     """How many networks may be trained at one time."""
-    needed = bytes_per_network(model, lambda: run_model(model, problem.x), training)
+    needed = bytes_per_network(model, lambda: outputs_of(model, problem.x), training)
     if needed > memory:
         cause = f"needs {needed / 1e9:.3g} GB for one network, {memory / 1e9:.3g} GB are allowed"
         raise MemoryBudgetError("train_many", cause, "Give a larger `memory`, or fewer points")
@@ -152,7 +153,7 @@ def _fitting(model: nn.Module, problem: Problem, training: Training, memory: int
 def _certify(stack: Stack, model: nn.Module, problem: Problem) -> None:
     """Raises where the first network computes something else in the stack than alone."""
     with torch.no_grad():
-        stacked, alone = stack(problem.x)[0], run_model(model, problem.x)
+        stacked, alone = stack(problem.x)[0], outputs_of(model, problem.x)
     eps = torch.finfo(alone.dtype).eps
     gap, size = float((stacked - alone).abs().max()), float(alone.abs().max())
     if not gap <= 1e4 * eps * max(size, 1e-3):

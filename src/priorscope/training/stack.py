@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..data.inputs import Inputs, count
 from ..errors import ModelError, PriorscopeError
-from ..network.stateless import call, differentiable_attention, tensors
-from .problem import as_rows
+from ..network.function import as_rows, call, differentiable_attention, tensors
+from .problem import gradients
 from .training import Training
 
 
@@ -49,7 +49,7 @@ class Stack:
         points, place = count(x), _place(self.template)
 
         def one(values: dict[str, Tensor]) -> Tensor:
-            return as_rows(call(self.template, values, x), points, place)
+            return as_rows(call(self.template, values, x), points)
 
         try:
             with differentiable_attention():
@@ -62,16 +62,10 @@ class Stack:
 
     def descend(self, losses: Float[Tensor, " s"]) -> None:
         """One step of every network: θ ← θ − η (c·g + λ (θ − target)), with momentum."""
-        parameters = list(self.trained.values())
-        try:
-            # The networks share no weight: the gradient of the sum holds each network's own.
-            gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
-        except RuntimeError as error:
-            cause = f"has no gradient ({str(error).splitlines()[0]})"
-            remedy = "Let its outputs depend on its parameters, without detach or no_grad"
-            raise ModelError(_place(self.template), cause, remedy) from error
+        # The networks share no weight: the gradient of the sum holds each network's own.
+        slopes = gradients(losses.sum(), list(self.trained.values()), _place(self.template))
         with torch.no_grad():
-            for (name, parameter), gradient in zip(self.trained.items(), gradients, strict=True):
+            for (name, parameter), gradient in zip(self.trained.items(), slopes, strict=True):
                 self._move(name, parameter, gradient)
 
     def _move(self, name: str, parameter: Tensor, gradient: Tensor) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..beliefs.coupling import GivenKernel, Operator, check_kernel, on_labels
 from ..data.inputs import Inputs, Labels, count, encode
-from ..errors import DataError, ModelError, PriorscopeWarning
+from ..errors import DataError, PriorscopeWarning
 from ..kernels.kernel import KernelPair, OnData, takes_kernel_on_data
+from ..network.function import check_module, evaluate
 from ..results import Result, live
 from .filters import check_at, half_lives, residual, step_limit, weights_filter
 from .training import Training
@@ -120,7 +121,7 @@ class Trajectory(Result):
     @property
     def step_limit(self) -> float:
         """The learning rate, for the training's own loss, beyond which descent diverges."""
-        return step_limit(float(self.values[0]) if len(self.values) else 0.0, self.training, self._scale)
+        return step_limit(self.values, self.training, self._scale)
 
     @property
     def _scale(self) -> float:
@@ -150,7 +151,7 @@ def trajectory(
     x: Inputs,
     y: Tensor,
     training: Training = Training(),
-    start: nn.Module | None = None,
+    start: Any = None,
 ) -> Trajectory:
     """The function that training reaches at every time, in closed form.
 
@@ -170,9 +171,10 @@ def trajectory(
     Raises:
         NotCoveredError: for a training that predictions do not cover.
         DataError: where y does not match x, the kernel's outputs or those of `start`.
+        ModelError: a `start` that does not run, or is in the wrong mode.
 
     A PriorscopeWarning says when the learning rate is beyond the limit; the diverging curve is exact.
-    Source: Lee et al. 2019 (1902.06720), eqs. 8-11; Polyak 1964 for the heavy ball.
+    Source: Lee et al. 2019 (1902.06720); Polyak 1964 for the heavy ball.
 
     >>> from priorscope.kernels import RBF
     >>> x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([1.0, 0.0, 2.0])
@@ -186,7 +188,7 @@ def trajectory(
     operator = on_labels(data, labels.outputs)
     target, copied = labels.values, None
     if start is not None:
-        copied = snapshot(start)
+        copied = copy.deepcopy(check_module(start, "start"))
         target = target - initial_function(copied, data.x, labels.outputs)
     eigen, folded = operator.eigen, operator.fold(target)
     coefficients = eigen.vectors[:, : eigen.rank].T @ folded
@@ -211,33 +213,12 @@ def warn_beyond_limit(training: Training, limit: float) -> None:
         )
 
 
-def snapshot(model: Any) -> nn.Module:
-    """A copy of the network as it is now, which no later training moves."""
-    if not isinstance(model, nn.Module):
-        raise DataError("start", f"is a {type(model).__name__}", "Give the network, an nn.Module, or None for f₀ = 0")
-    stochastic = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    for name, module in model.named_modules():
-        if module.training and isinstance(module, stochastic):
-            cause = f"is nn.{type(module).__name__} in training mode: its output is no function of one input"
-            raise ModelError(f"start: `{name}`", cause, "Call model.eval() first")
-    return copy.deepcopy(model)
-
-
-@torch.no_grad()
-def initial_function(model: nn.Module, x: Inputs, outputs: int) -> Float[Tensor, "m o"]:
-    """The network's outputs at x, flattened per point, float64; its mode is left as it is."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-
-    def cast(leaf: Any) -> Any:
-        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-
-    x = torch.utils._pytree.tree_map(cast, x)
-    result = model(*x) if isinstance(x, (tuple, list)) else model(**x) if isinstance(x, dict) else model(x)
-    if not isinstance(result, Tensor) or result.ndim == 0 or result.numel() != count(x) * outputs:
-        shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        cause = f"gives {shape} for {count(x)} points, y has {outputs} outputs"
-        raise DataError("start", cause, "Give a network with one output for each output of y")
-    return result.reshape(count(x), outputs).to(torch.float64)
+def initial_function(model: nn.Module, x: Inputs, outputs: int, name: str = "start") -> Float[Tensor, "m o"]:
+    """The network's outputs at x, float64: as many as y has."""
+    values = evaluate(model, x)
+    if values.shape[1] != outputs:
+        raise DataError(name, f"has {values.shape[1]} outputs, y asks for {outputs}", "Make them equal")
+    return values
 
 
 def notes_on(training: Training) -> tuple[str, ...]:

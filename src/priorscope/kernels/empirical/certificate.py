@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_flatten
 
 from ...data.inputs import Inputs, count, take
 from ...errors import ModelError, NotExactError
-from ...network.function import Snapshot, pair_of_points
+from ...network.function import pair_of_points
+from ...network.snapshot import Snapshot
 from .contraction import Tiles, pull_back
 
 

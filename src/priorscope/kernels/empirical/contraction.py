@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ...data.inputs import Inputs, count, take
 from ...errors import ModelError
-from ...network.function import Snapshot
+from ...network.snapshot import Snapshot
 from .plan import Group, Plan
 from .rows import Rows
 

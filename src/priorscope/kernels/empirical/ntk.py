@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ...data.inputs import Inputs, check_inputs, count
 from ...errors import MemoryBudgetError, ModelError, NotExactError, PriorscopeError, RatesError
-from ...network.function import Readout, Snapshot, check_mode, pair_of_points
+from ...network.function import Readout, check_mode, pair_of_points
 from ...network.initialization import resolve_rates
+from ...network.snapshot import Snapshot
 from ..kernel import Kernel, Origin
 from . import contraction
 from .certificate import check_outputs, not_differentiable, reference, wrong_parameter
@@ -52,7 +53,7 @@ class EmpiricalNTK(Kernel):
         RatesError: unknown or missing names, or nothing that learns.
         MemoryBudgetError: not even one row of the largest parameter fits; before the work starts.
 
-    Source: Jacot et al. 2018 (1806.07572), eq. 4; the blocks, Novak et al. 2022 (2206.08720), eq. 1.
+    Source: Jacot et al. 2018 (1806.07572); the blocks, Novak et al. 2022 (2206.08720).
 
     For a linear model without bias it is the linear kernel:
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...data.inputs import Inputs, leaves, take
-from ...network.function import Snapshot, pair_of_points
+from ...network.function import pair_of_points
+from ...network.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

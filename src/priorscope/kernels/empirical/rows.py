@@ -14,7 +14,7 @@ from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...data.inputs import Inputs, count, take
-from ...network.function import Snapshot
+from ...network.snapshot import Snapshot
 
 Rows = Callable[[Snapshot, Inputs, slice, Sequence[str]], list[Tensor]]
 """(snapshot, x, outputs, names) -> for each parameter (s, k, its entries), contiguous, for s points and k outputs."""

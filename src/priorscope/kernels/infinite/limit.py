@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...data.inputs import Inputs, check_inputs
 from ...errors import DataError, PriorscopeWarning
+from ...network.function import cast
 from ...network.initialization import Initialization, fan_in
 from ...network.watching import Graph, watch
 from ..kernel import Kernel, KernelMatrices, KernelPair, Origin
@@ -56,7 +57,7 @@ def infinite_width(
         PriorscopeWarning: the weights' variances are not those of `init`; or a layer that reads few inputs was drawn
             uniformly, where the limit takes Gaussians.
 
-    Source: Lee et al. 2018 (1711.00165), eqs. 3-5; Jacot et al. 2018 (1806.07572), theorem 1; Yang 2019 (1902.04760).
+    Source: Lee et al. 2018 (1711.00165); Jacot et al. 2018 (1806.07572), theorem 1; Yang 2019 (1902.04760).
 
     One hidden ReLU layer makes unit vectors at a right angle 1/π of parallel ones:
 
@@ -143,8 +144,7 @@ class Limit:
         key = (tuple(x.shape[1:]), training, tuple(map(id, self.model.parameters())))
         if key not in self._graphs:
             example = x.detach()[torch.arange(WATCHED_POINTS, device=x.device) % len(x)]
-            like = next((p for p in self.model.parameters() if p.is_floating_point()), example)
-            self._graphs[key] = watch(self.model, example.to(like), is_leaf)
+            self._graphs[key] = watch(self.model, cast(example, self.model.parameters()), is_leaf)
         return self._graphs[key]
 
     def _differentiable(self, *inputs: Tensor) -> bool:

@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from ...errors import NoRuleError
+from ...network.function import class_name
 from ...network.initialization import number
-from ...network.watching import Graph, Node, Ref, class_name
+from ...network.watching import Graph, Node, Ref
 from .law import Law
 from .moments import Moments, Refused, with_diagonal
 from .registry import Dual, Expectations, Rule, find

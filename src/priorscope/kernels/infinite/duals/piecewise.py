@@ -35,7 +35,7 @@ def angle(v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None) -> tup
 def relu_moments(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None) -> tuple[Tensor, ...]:
     """E[φφ], E[φ'φ'], the gap after φ = relu, and where both variances are positive.
 
-    Source: Cho and Saul 2009, eqs. 3-6; the gap from (sin θ − θ cos θ).
+    Source: Cho and Saul 2009; the gap from (sin θ − θ cos θ).
     """
     size, theta, alive = angle(v1, v2, gap, opposition)
     nngp = (size * torch.sin(theta) + (pi - theta) * k) / (2 * pi)
@@ -63,19 +63,19 @@ def two_pieces(
 
 @dual(nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 def relu(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
-    """√(v1 v2) (sin θ + (π − θ) cos θ)/2π and (π − θ)/2π. Source: Cho and Saul 2009, eqs. 3-6."""
+    """√(v1 v2) (sin θ + (π − θ) cos θ)/2π and (π − θ)/2π. Source: Cho and Saul 2009."""
     return two_pieces(k, v1, v2, gap, opposition, 0.0, 1.0, 0.0)
 
 
 @dual(nn.LeakyReLU, F.leaky_relu, F.leaky_relu_, settings=("negative_slope",))
 def leaky_relu(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any, negative_slope: float = 0.01) -> Expectations:
-    """a k + (1 − a)² E[relu relu], a the slope below zero. Source: Cho and Saul 2009, eqs. 3-6."""
+    """a k + (1 − a)² E[relu relu], a the slope below zero. Source: Cho and Saul 2009."""
     return two_pieces(k, v1, v2, gap, opposition, negative_slope, 1.0, negative_slope)
 
 
 @dual(torch.abs, Tensor.abs, Tensor.abs_, Tensor.__abs__, torch.absolute, Tensor.absolute)
 def absolute_value(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
-    """(2/π) √(v1 v2) (sin θ + (π/2 − θ) cos θ) and 1 − 2θ/π. Source: Cho and Saul 2009, eqs. 3-6."""
+    """(2/π) √(v1 v2) (sin θ + (π/2 − θ) cos θ) and 1 − 2θ/π. Source: Cho and Saul 2009."""
     # |−u| = |u|: opposite points coincide afterwards, so that their distance to being opposite is what counts.
     spread = (root(v1) - root(v2)).square() / 2
     reflected = (v1 + v2) - gap if opposition is None else opposition + spread

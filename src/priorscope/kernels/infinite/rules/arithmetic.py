@@ -22,7 +22,7 @@ SAME = (torch.clone, Tensor.clone, Tensor.contiguous, torch.positive, Tensor.pos
 @rule(*ADD)
 def sum_of_branches(call: Any, input: Any, other: Any, *, alpha: Any = 1, init: Law) -> Moments:
     """K ↦ K_a + K_b and Θ ↦ Θ_a + Θ_b, where the branches are uncorrelated and one has mean zero. Source: Yang 2019
-    (1902.04760), section 4."""
+    (1902.04760)."""
     return _both(input, "adds").plus(_both(other, "adds").scaled(_number(alpha)))
 
 

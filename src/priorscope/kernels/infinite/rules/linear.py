@@ -13,7 +13,7 @@ from ..registry import rule
 
 @rule(nn.Linear)
 def linear(layer: nn.Linear, m: Moments, init: Law) -> Moments:
-    """K ↦ σ_w² K + σ_b²; Θ ↦ σ_w² Θ + c_w·fan_in·K + c_b. Source: Lee et al. 2019 (1902.06720), appendix E."""
+    """K ↦ σ_w² K + σ_b²; Θ ↦ σ_w² Θ + c_w·fan_in·K + c_b. Source: Lee et al. 2019 (1902.06720)."""
     w, b = init.variances(layer)
     cw, cb = init.rates_of(layer)
     return _linear(m, init.name(layer), layer.in_features, (w, b), (cw, cb), layer.out_features)

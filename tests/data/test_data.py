@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from priorscope import data
-from priorscope.data.inputs import check_inputs, encode
+from priorscope.data.inputs import check_inputs, encode, equal
 from priorscope.errors import DataError
 
 
@@ -99,3 +99,16 @@ def test_inputs_are_checked():
     ]:
         with pytest.raises(DataError, match=message):
             check_inputs(x)
+
+
+def test_equal_inputs():
+    x = torch.randn(3, 2)
+    same = {"a": (x, x + 1), "mask": None}
+    assert equal(x, x.clone())
+    assert equal(same, {"a": (x.clone(), x + 1), "mask": None})
+    for other in (x + 1, x.float(), x[:2], (x,), 4, None, {"a": x}):
+        assert not equal(x, other)
+        assert not equal(other, x)
+    assert equal((x, 2), (x, 2))
+    assert not equal((x, 2), (x, 2.0))
+    assert not equal((x, np.ones(2)), (x, np.ones(2)))

@@ -150,3 +150,15 @@ def test_shapes_and_printing_are_no_data():
         return m.a(x.view(x.size(0), -1))
 
     assert [operation for _, operation in kinds(see(Forward(forward)))] == ["input", "torch.Tensor.view", "nn.Linear"]
+
+
+def test_several_arguments():
+    class Two(nn.Module):
+        def forward(self, a, b):
+            return a @ b
+
+    a, b = torch.randn(3, 2), torch.randn(2, 2)
+    for example in ((a, b), {"b": b, "a": a}):
+        graph = see(Two(), x=example)
+        (call,) = [node for node in graph.needed() if node.kind == "call"]
+        assert [ref.node.shape for ref in call.refs] == [(3, 2), (2, 2)]

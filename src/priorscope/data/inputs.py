@@ -37,7 +37,7 @@ def equal(x1: Inputs, x2: Inputs) -> bool:
 
 def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return a is b or (isinstance(a, (int, float, str)) and a == b)
+        return a is b or (isinstance(a, (int, float, str)) and type(a) is type(b) and a == b)
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 

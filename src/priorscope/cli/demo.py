@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     result = report.make_report(arguments, str(out / "report"))
     executed = essay.execute(notebook, progress=not arguments.quiet)
     page = essay.write_essay(executed, out / "essay")
-    cards = list(essay.figures(executed))
-    cover = essay.write_cover(out, page, Path(result.page), cards[-1:] + cards[:3])
+    shown = list(essay.figures(executed))
+    cards = [shown[-1], *shown[len(shown) // 4 :: len(shown) // 4][:3]]  # README's picture, and three on the way to it
+    cover = essay.write_cover(out, page, Path(result.page), cards)
     print(f"\nThe page: {cover.resolve()}")
     return 0

@@ -46,7 +46,8 @@ def execute(path: Path, progress: bool = False) -> Any:
     notebook = nbformat.read(path, as_version=4)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc="essay", unit="cell", disable=not progress) as bar:
-        client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3")
+        quiet = ["--IPKernelApp.log_level=ERROR"]  # its word on unencrypted ports is about other machines' users
+        client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", extra_arguments=quiet)
         client.on_cell_executed = lambda **_: bar.update()
         client.execute(cwd=str(path.parent))
     return notebook

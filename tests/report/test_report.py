@@ -13,6 +13,7 @@ from torch import nn
 
 import priorscope as ps
 from priorscope.errors import DataError, ModelError, NotCoveredError
+from priorscope.report.believe import Distance, verdict
 from priorscope.report.page import write
 from tests.cases import mlp
 
@@ -101,7 +102,7 @@ def test_regression_with_a_model_that_has_no_rule_uses_its_own_kernel(tmp_path):
     t = ps.Training(learning_rate=0.01, steps=15)
     result = ps.report(model, x, x[:, 0] * x[:, 1], training=t, out=tmp_path)
     text = " ".join(" ".join(sentences) for sentences in result.answers.values())
-    assert "no infinite-width rule" in text
+    assert "has no infinite-width limit" in text
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert "band" not in numbers["answers"]["predicted"]
     assert any("Hardtanh" in note for note in numbers["notes"])
@@ -117,6 +118,43 @@ def test_trainings_outside_the_theory_are_run_and_marked(fields, tmp_path):
     result = ps.report(model, iris(), training=t, init=LAW, out=tmp_path)
     assert "outside the theory" in " ".join(result.answers["What will it predict?"])
     assert "With care" in " ".join(result.answers["Should you believe it?"])
+
+
+def test_a_training_that_ends_early_is_compared_at_its_end(tmp_path):
+    model, data = network(width=256).float(), iris()
+    rate = 1 / float(ps.eigenmodes(ps.infinite_width(model, LAW).ntk, data.x).values[0])
+    t = ps.Training(learning_rate=rate, steps=2000, until_loss=12.0)
+    result = ps.report(model, data, training=t, init=LAW, out=tmp_path)
+    run = ps.train(model, data.x, data.y, t)
+    assert run.converged_at < 2000
+    assert f"The training: {run.converged_at} steps" in result.answers["What will it predict?"][0]
+    numbers = json.loads((tmp_path / "report.json").read_text())["answers"]["believe"]["own"]
+    law = ps.trained_ensemble(ps.infinite_width(model, LAW), data.x, data.y, t)(data.x_test, at=run.converged_at)
+    outputs = ps.train(model, data.x, data.y, t, record=data.x_test).outputs[-1].double()
+    outside = ((outputs - law.mean).abs() > 2.5758 * law.variance.sqrt()).double().mean()
+    assert numbers["outside"] == pytest.approx(float(outside), abs=1e-9)
+
+
+def test_a_diverging_training_is_not_believed(tmp_path):
+    t = ps.Training(learning_rate=5.0, steps=20)
+    with pytest.warns(ps.PriorscopeWarning, match="beyond the limit"):
+        result = ps.report(network(width=16).float(), iris(), training=t, init=LAW, out=tmp_path)
+    assert result.answers["Should you believe it?"][0].startswith("No: ")
+    notes = json.loads((tmp_path / "report.json").read_text())["notes"]
+    assert any("beyond the limit" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("outside", "functions", "says"),
+    [
+        (0.02, 0.1, "Yes: 98 %"),
+        (0.02, 0.6, "In its statistics"),
+        (0.5, 0.05, "In its course"),
+        (0.5, 0.7, "No: only 50 %"),
+    ],
+)
+def test_the_verdict_follows_its_numbers(outside, functions, says):
+    assert verdict(Distance(64, functions, 0.1, 0.99, outside), []).startswith(says)
 
 
 def test_one_dimensional_inputs_and_the_users_own_table(tmp_path):

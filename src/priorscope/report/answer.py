@@ -25,4 +25,6 @@ class Answer:
 
 def percent(share: float) -> str:
     """A share as whole percents, or with a digit where it is small; what rounding leaves of zero is zero."""
+    if not share <= 10:
+        return "more than 1000 %"
     return f"{100 * share:.0f} %" if share < 1e-6 or share >= 0.1 else f"{100 * share:.2g} %"

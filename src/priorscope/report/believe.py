@@ -12,7 +12,6 @@ from torch import nn
 from ..kernels.empirical import EmpiricalNTK
 from ..plot import style
 from ..training.drift import kernel_drift
-from ..training.trajectory import trajectory
 from .answer import Answer, Picture, percent
 from .study import Study
 
@@ -77,9 +76,9 @@ def _points(study: Study) -> int:
 def _distance(study: Study) -> Distance:
     n = study.n
     start, end = study.run.outputs[0, n:].to(torch.float64), study.run.outputs[-1, n:].to(torch.float64)
-    own_start = trajectory(study.kernel, study.points.x, study.points.labels.values, study.covered, start=study.model)
     moved = (end - start).norm().clamp_min(1e-300)
-    functions = float((end - own_start(study.points.x_test).to(torch.float64)).norm() / moved)
+    expected = study.from_start()(study.points.x_test, at=study.last_step).to(torch.float64)
+    functions = float((end - expected).norm() / moved)
     x = study.points.x[: _points(study)]
     before = EmpiricalNTK(study.model, rates=study.rates, progress=study.progress)
     assert study.run.model is not None
@@ -87,26 +86,41 @@ def _distance(study: Study) -> Distance:
     change = kernel_drift(before, after, x)
     outside = None
     if study.ensemble is not None:
-        law = study.ensemble(study.points.x_test)
+        law = study.ensemble(study.points.x_test, at=study.last_step)
         spread = law.variance.clamp_min(0).sqrt().to(torch.float64)
         outside = float(((end - law.mean.to(torch.float64)).abs() > BAND * spread).to(torch.float64).mean())
     return Distance(study.width(), functions, change.relative, change.alignment, outside)
 
 
 def _judgement(study: Study, own: Distance) -> str:
+    if study.run.diverged_at is not None:
+        return f"No: the real training diverged at step {study.run.diverged_at}. Train with a smaller learning rate."
+    if study.diverges:
+        limit = f"{study.path.step_limit:.3g}"
+        return f"No: the learning rate is beyond the step limit {limit}, where the prediction diverges."
+    return verdict(own, study.outside)
+
+
+def verdict(own: Distance, outside_theory: list[str]) -> str:
+    """What the distances of one trained network say, in words."""
     unpredicted = f"{percent(own.functions)} of what training did to its functions was not predicted from its start"
     if own.outside is None:
         return (
-            "There is no infinite-width rule for this model, so the predictions use its own kernel at its start, "
-            f"without a band: {unpredicted}."
+            "Here the model has no infinite-width limit (the notes say why), so the predictions use its own kernel at "
+            f"its start, without a band: {unpredicted}."
         )
     inside = f"{percent(1 - own.outside)} of the trained network's test outputs lie inside the predicted 99 % band"
-    if study.outside:
-        return f"With care: the training ({', '.join(study.outside)}) is outside the theory. {inside}; {unpredicted}."
+    if outside_theory:
+        return f"With care: the training ({', '.join(outside_theory)}) is outside the theory. {inside}; {unpredicted}."
+    if own.outside > WRONG and own.functions > LOOSE:
+        return (
+            f"No: only {inside}, and {unpredicted}. This network is too narrow, or is trained too hard, for its kernel "
+            "at the start to describe it."
+        )
     if own.outside > WRONG:
         return (
-            f"No: only {inside}. This network is too narrow, or is trained too hard, for its kernel at the start to "
-            f"describe it; {unpredicted}."
+            f"In its course, yes: only {unpredicted}. But only {inside}: this draw of the weights is unusual for the "
+            "stated initialization, or does not have its law (see the notes)."
         )
     if own.functions > LOOSE:
         return f"In its statistics, yes: {inside}. The course of this one network, less: {unpredicted}."

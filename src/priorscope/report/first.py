@@ -5,13 +5,14 @@ import torch
 from matplotlib.figure import Figure
 
 from ..plot import style
+from ..training import filters
 from .answer import Answer, Picture, percent
 from .study import Study
 
 
 def first(study: Study) -> Answer:
     power = study.modes.power(study.points.labels.values)
-    half_lives = study.path.half_lives[: len(power)]
+    half_lives = modes_half_lives(study)
     unit = "time" if study.covered.is_flow else "steps"
     order = half_lives.argsort(stable=True)
     learned = power[order].cumsum(0)
@@ -33,7 +34,7 @@ def first(study: Study) -> Answer:
     sentences = (
         opening,
         f"By the end of this training ({_amount(end, unit)}) the modes already half learned hold {percent(by_the_end)} "
-        f"of the target; {percent(off)} lies off all modes and is never learned.",
+        f"of the target; {percent(off)} lies in directions that this network cannot see, to rounding.",
     )
     numbers = {
         "power": power,
@@ -52,7 +53,15 @@ def first(study: Study) -> Answer:
     return Answer("What does it learn first?", sentences, (picture,), numbers)
 
 
+def modes_half_lives(study: Study) -> torch.Tensor:
+    """When each of the modes is half learned, (r,)."""
+    scale = study.covered.loss_scale(study.n, study.points.labels.outputs)
+    return filters.half_lives(study.modes.values.to(torch.float64), study.covered, scale)
+
+
 def _amount(value: float, unit: str) -> str:
+    if value == float("inf"):
+        return "an endless training"
     if unit == "time":
         return f"time {value:.3g}"
     return f"{value:,.0f} steps" if value >= 10 else f"{value:.2g} steps"

@@ -97,7 +97,6 @@ def _map(curves: Curves, function: Callable[[Tensor], Any]) -> Curves:
 
 
 def _sentences(study: Study, real: Curves, shown: Curves, networks: Curves | None) -> tuple[str, ...]:
-    end = int(study.training.end)
     if study.outside:
         opening = (
             f"This training ({', '.join(study.outside)}) is outside the theory: the network is trained so for real, "
@@ -105,7 +104,7 @@ def _sentences(study: Study, real: Curves, shown: Curves, networks: Curves | Non
         )
     else:
         rate = study.training.learning_rate
-        opening = f"The training: {end} steps of full-batch descent with learning rate {rate:.3g}."
+        opening = f"The training: {study.last_step} steps of full-batch descent with learning rate {rate:.3g}."
     points = f"On {len(study.points.x_test)} held-out points"
     if real.test_accuracy is not None and shown.test_accuracy is not None:
         expected, found = percent(float(shown.test_accuracy[-1])), percent(float(real.test_accuracy[-1]))

@@ -76,6 +76,7 @@ def report(
             "training", "is gradient flow, which no real network can be trained by", "Give learning_rate and steps"
         )
     study = Study(model, points, training, init or Initialization.torch_default(), seed, progress)
+    study.check_weights()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise DataError(str(out), "is a file", "Give a folder")
@@ -149,6 +150,8 @@ def _notes(study: Study) -> list[str]:
     notes = list(study.points.notes) + list(dict.fromkeys(study.warned))
     if study.no_limit:
         notes.append(f"No infinite-width limit: {study.no_limit} The network's own kernel is used, without a band.")
+    if study.run.converged_at is not None:
+        notes.append(f"the real training ended at step {study.last_step}, where its loss reached the one asked for")
     if study.outside:
         notes.append(
             f"{', '.join(study.outside)}: outside the theory; trained for real, predicted as plain full-batch descent."

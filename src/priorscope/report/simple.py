@@ -27,11 +27,11 @@ def simple(study: Study) -> Answer:
         f"that it can tell apart on these {study.n:,} points, the first carries {percent(float(shares[0]))} of the "
         f"kernel's total and the first {min(SHOWN, rank)} carry {percent(first_four)}.",
         f"Half of the total lies in {simplest}: what resembles these is easy for this network, and a function in the "
-        f"last mode needs about {float(f'{slowest:.1g}'):,.0f} times as long to learn.",
+        f"last mode needs {_times(slowest)} as long to learn.",
     )
     if modes.dropped:
-        directions = "1 further direction is" if modes.dropped == 1 else f"{modes.dropped} further directions are"
-        sentences += (f"{directions} invisible to it: no training moves it there.",)
+        directions = "1 further direction lies" if modes.dropped == 1 else f"{modes.dropped} further directions lie"
+        sentences += (f"{directions} below rounding: no training that can be computed moves it there.",)
     pictures = [
         Picture(
             "spectrum",
@@ -48,6 +48,10 @@ def simple(study: Study) -> Answer:
         "extremes": [_extremes(study, i) for i in range(min(SHOWN, rank))],
     }
     return Answer("What does the network find simple?", sentences, tuple(pictures), numbers)
+
+
+def _times(ratio: float) -> str:
+    return f"about {float(f'{ratio:.1g}'):,.0f} times" if ratio < 1e6 else "more than a million times"
 
 
 def _spectrum(study: Study) -> Figure:

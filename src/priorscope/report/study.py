@@ -1,11 +1,11 @@
 """What the report's five answers share, each thing computed once: the kernels on the data, the predictions of
 training, and the really trained network."""
 
+import copy
 import math
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Points:
             )
         return labels
 
-    @property
+    @cached_property
     def both(self) -> Tensor:
         """Training points, then test points."""
         return torch.cat([self.x, self.x_test])
@@ -82,7 +82,6 @@ class Study:
     init: Initialization
     seed: int = 0
     progress: bool = False
-    description: str = ""
     warned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -112,20 +111,24 @@ class Study:
         except NoRuleError as error:
             return None, str(error)
         self.warned.extend(str(warning.message) for warning in caught)
+        return pair, ""
+
+    def check_weights(self) -> None:
+        """Raises DataError where the model's weights do not have the variances of `init`."""
         wrong = mismatches(self.model, self.init)
         if wrong:
             raise DataError(
                 "the model's weights",
                 "do not have the variances of the initialization: "
                 + "; ".join(f"`{one.name}` has {one.found:.3g}, not {one.expected:.3g}" for one in wrong[:4]),
-                "Give init= the variances you drew them with, or draw them with init.apply_(model, seed=0)",
+                "Give init= the law that you drew them from, or draw them with init.apply_(model, seed=0); for weights "
+                "as they are, Initialization.measured(model)",
             )
-        return pair, ""
 
     @cached_property
     def own_kernel(self) -> EmpiricalNTK:
-        """The network's own kernel at its start."""
-        return EmpiricalNTK(self.model, rates=self.rates, progress=self.progress)
+        """The network's own kernel at its start, in float64: its small eigenvalues count."""
+        return EmpiricalNTK(copy.deepcopy(self.model).double(), rates=self.rates, progress=self.progress)
 
     @cached_property
     def kernel(self) -> OnData:
@@ -142,9 +145,8 @@ class Study:
         """The training asked for; by default plain descent at half the step limit until nearly all is learned."""
         if self.asked is not None:
             return self.asked
-        labels = self.points.labels
-        rate = 1.0 / float(self.kernel.eigen.values[0])
-        path = trajectory(self.kernel, self.points.x, labels.values, Training(learning_rate=rate, steps=STEPS))
+        rate = self._flow.step_limit / 2
+        path = self._predict(Training(learning_rate=rate, steps=STEPS), None)
         losses = path.losses(torch.arange(STEPS + 1))
         below = (losses <= LEARNED * losses[0]).nonzero()
         steps = int(below[0]) if len(below) else STEPS
@@ -159,8 +161,8 @@ class Study:
         t = self.training
         loss = "half_sse" if t.loss == "cross_entropy" else t.loss
         if t.optimizer != "sgd":
-            scale = Training(loss=loss).loss_scale(len(self.points.x), self.points.labels.outputs)
-            return Training(loss=loss, learning_rate=1.0 / (scale * float(self.kernel.eigen.values[0])), steps=t.steps)
+            rate = self._predict(Training(loss=loss), None).step_limit / 2
+            return Training(loss=loss, learning_rate=rate, steps=t.steps)
         return Training(loss=loss, learning_rate=t.learning_rate, momentum=t.momentum, steps=t.steps)
 
     @cached_property
@@ -177,15 +179,46 @@ class Study:
 
     @cached_property
     def path(self) -> Trajectory:
-        """The predicted mean function (the network's own start where it has no limit)."""
-        start = None if self.limit is not None else self.model
-        return trajectory(self.kernel, self.points.x, self.points.labels.values, self.covered, start=start)
+        """The predicted mean function (from the network's own start where it has no limit)."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PriorscopeWarning)
+            path = self._predict(self.covered, None if self.limit is not None else self.model)
+        for warning in caught:
+            self.warned.append(str(warning.message))
+            warnings.warn(str(warning.message), PriorscopeWarning, stacklevel=2)
+        return path
+
+    def from_start(self) -> Trajectory:
+        """The prediction for this one network, from its own start."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PriorscopeWarning)  # `path` has said it
+            return self._predict(self.covered, self.model)
+
+    @cached_property
+    def _flow(self) -> Trajectory:
+        return self._predict(Training(), None)
+
+    def _predict(self, training: Training, start: nn.Module | None) -> Trajectory:
+        return trajectory(self.kernel, self.points.x, self.points.labels.values, training, start=start)
+
+    @property
+    def diverges(self) -> bool:
+        """Whether the prediction is of a learning rate beyond its limit."""
+        rate = self.covered.learning_rate
+        return rate is not None and rate > self.path.step_limit
+
+    @property
+    def last_step(self) -> int:
+        """Where the real training ended: its last step, an early end, or the last step whose loss was finite."""
+        return int(self.run.steps[-1])
 
     @cached_property
     def ensemble(self) -> TrainedEnsemble | None:
         if self.limit is None:
             return None
-        return trained_ensemble(self.limit, self.points.x, self.points.labels.values, self.covered)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PriorscopeWarning)  # `path` says it
+            return trained_ensemble(self.limit, self.points.x, self.points.labels.values, self.covered)
 
     @cached_property
     def run(self) -> Run:
@@ -193,6 +226,13 @@ class Study:
         return self.train(self.model)
 
     def train(self, model: nn.Module) -> Run:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PriorscopeWarning)
+            run = self._train(model)
+        self.warned.extend(str(warning.message) for warning in caught)
+        return run
+
+    def _train(self, model: nn.Module) -> Run:
         return train(
             model,
             self.points.x,
@@ -217,6 +257,3 @@ class Study:
         """The smallest number of outputs of a hidden linear layer."""
         hidden = [layer.out_features for layer in self.model.modules() if isinstance(layer, nn.Linear)][:-1]
         return min(hidden, default=None)
-
-
-Numbers = dict[str, Any]

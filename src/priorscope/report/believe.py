@@ -60,13 +60,13 @@ def believe(study: Study, make: Callable[[int], nn.Module] | None = None, widths
 def _at_width(study: Study, make: Callable[[int], nn.Module], width: int) -> Distance:
     """The same study of a narrower or wider network; its learning rate keeps its ratio to the step limit."""
     model = make(width)
-    other = replace(study, model=model, warned=[])
+    other = replace(study, model=model, stated_width=width, warned=[])
     if study.training.learning_rate is not None and study.training.optimizer == "sgd":
         ratio = float(study.kernel.eigen.values[0] / other.kernel.eigen.values[0])
         other = replace(other, asked=replace(study.training, learning_rate=study.training.learning_rate * ratio))
     else:
         other = replace(other, asked=study.training)
-    return replace(_distance(other), width=width)
+    return _distance(other)
 
 
 def _points(study: Study) -> int:

@@ -47,6 +47,7 @@ def report(
     y_test: Tensor | None = None,
     make: Callable[[int], nn.Module] | None = None,
     widths: tuple[int, ...] = (),
+    width: int | None = None,
     title: str | None = None,
     description: str = "",
     seed: int = 0,
@@ -65,6 +66,7 @@ def report(
         x_test, y_test: held-out points; default a fifth of the data, drawn by `seed`.
         make, widths: make(width) gives the same architecture at another width, drawn from the same law; the distance
             from the prediction is then measured against width.
+        width: the model's own width, where its layers do not tell.
         seed: of the split, of mini-batches and of sampled networks.
 
     Raises:
@@ -75,7 +77,7 @@ def report(
         raise NotCoveredError(
             "training", "is gradient flow, which no real network can be trained by", "Give learning_rate and steps"
         )
-    study = Study(model, points, training, init or Initialization.torch_default(), seed, progress)
+    study = Study(model, points, training, init or Initialization.torch_default(), seed, progress, width)
     study.check_weights()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():

@@ -82,6 +82,7 @@ class Study:
     init: Initialization
     seed: int = 0
     progress: bool = False
+    stated_width: int | None = None
     warned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -254,6 +255,8 @@ class Study:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def width(self) -> int | None:
-        """The smallest number of outputs of a hidden linear layer."""
+        """The width that was stated, else the smallest number of outputs of a hidden linear layer."""
+        if self.stated_width is not None:
+            return self.stated_width
         hidden = [layer.out_features for layer in self.model.modules() if isinstance(layer, nn.Linear)][:-1]
         return min(hidden, default=None)

@@ -112,6 +112,12 @@ def no_grad(m, x):
         return m.a(x) * 1
 
 
+def no_grad_around_a_module(m, x):
+    with torch.no_grad():
+        h = m.a(x)
+    return m.b(h)
+
+
 def stale(m, x):
     h = m.a(x)
     view = h[:, :2]
@@ -125,6 +131,7 @@ REFUSED = {
     "a parameter's value": (lambda m, x: x * float(m.a.weight[0, 0]), "__float__"),
     "numpy": (lambda m, x: torch.from_numpy(m.a(x).detach().numpy()), "numpy"),
     "no_grad": (no_grad, "switches gradients off"),
+    "no_grad around a module": (no_grad_around_a_module, "switches gradients off"),
     "a custom Function": (lambda m, x: m.a(Twice.apply(x)), "a custom autograd.Function"),
     "a tensor hook": (lambda m, x: m.a(x).register_hook(lambda g: 2 * g), "tensor hook"),
     "a view of what changed": (stale, "changed in place"),

@@ -38,6 +38,7 @@ READS_VALUES = frozenset(
 )
 SHOWS_VALUES = frozenset(["__repr__", "__format__", "__str__"])
 HOOKS_GRADIENTS = frozenset(["register_hook", "register_post_accumulate_grad_hook", "retain_grad"])
+SWITCHED_OFF = "switches gradients off (no_grad, or a custom autograd.Function)"
 TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
@@ -276,7 +277,7 @@ class _Watcher(TorchFunctionMode):
                 was = next(v for t, v in before if t is tensor)
                 self.known[id(tensor)] = ref, _version(tensor) if version == was else version
         if tensors and not torch.is_grad_enabled():
-            raise self._blind("switches gradients off (no_grad, or a custom autograd.Function)")
+            raise self._blind(SWITCHED_OFF)
         lifted_args, lifted_kwargs = self._lift((tuple(args), dict(kwargs)))
         node = self._record("call", func, lifted_args, lifted_kwargs, output, self._path)
         returned = {id(leaf) for leaf in tree_flatten(output)[0]}
@@ -295,6 +296,8 @@ class _Watcher(TorchFunctionMode):
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not self.muted:
+            if not torch.is_grad_enabled():
+                raise self._blind(SWITCHED_OFF)
             if id(module) in self.leaves:
                 with torch._C.DisableTorchFunction():
                     self.entries.append(self._lift((tuple(args), dict(kwargs))))

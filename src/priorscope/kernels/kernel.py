@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.inputs import Inputs, check_inputs, count, equal, leaves
+from ..data.inputs import Inputs, check_inputs, count, equal, leaves, take
 from ..errors import DataError, MemoryBudgetError
 from ..linalg.symmetric import Eigendecomposition, decompose
 
@@ -31,7 +31,6 @@ class Origin:
 
     kind: "nngp", "ntk" (infinite width), "empirical ntk", "classical", "user" or "combination".
     rates: {parameter name: c} of an NTK, else None. standard: all trainable parameters have the rate 1.
-    widths: the smallest hidden width of the network it came from, where known.
     """
 
     kind: Literal["nngp", "ntk", "empirical ntk", "classical", "user", "combination"]
@@ -61,6 +60,10 @@ class Kernel(ABC):
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         """(n1, o, n2, o) for checked inputs."""
         return self.matrix(x1, x2)[:, None, :, None]
+
+    def outputs(self, x: Inputs) -> int | None:
+        """The number of outputs that the model of this kernel has on such points; None: it serves any number."""
+        return self.tensor4(take(x, slice(0, 1)), None).shape[1] if self.coupled else None
 
     def __call__(self, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "n1 n2"]:
         """The kernel between two sets of points; with one, the Gram matrix (never its diagonal)."""
@@ -121,12 +124,40 @@ def check_memory(needed: int, what: str, memory: int | None = None) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Sum(Kernel):
-    """(k + l)(x, x') = k(x, x') + l(x, x')."""
+class _Combination(Kernel):
+    """Two kernels of the same points. Of outputs that one of them does not couple, it has k ⊗ identity."""
 
     first: Kernel
     second: Kernel
     origin: Origin = field(default=Origin("combination"))
+
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        return self.first.coupled or self.second.coupled
+
+    def outputs(self, x: Inputs) -> int | None:
+        first, second = self.first.outputs(x), self.second.outputs(x)
+        if first is not None and second is not None and first != second:
+            cause = f"its kernels are of {first} and of {second} outputs"
+            raise DataError("a combination of kernels", cause, "Combine kernels of as many outputs")
+        return second if first is None else first
+
+    def _pair(self, x1: Inputs, x2: Inputs | None) -> tuple[Tensor, Tensor]:
+        """The blocks of both, (n1, o, n2, o) each; o = 1 where neither couples outputs."""
+        outputs = self.outputs(x1) if self.coupled else 1
+        first, second = (_blocks_of(kernel, x1, x2, outputs or 1) for kernel in (self.first, self.second))
+        return first, second
+
+
+def _blocks_of(kernel: Kernel, x1: Inputs, x2: Inputs | None, outputs: int) -> Tensor:
+    if kernel.coupled:
+        return kernel.tensor4(x1, x2)
+    matrix = kernel.matrix(x1, x2)
+    return matrix[:, None, :, None] * torch.eye(outputs).to(matrix)[:, None, :]
+
+
+class Sum(_Combination):
+    """(k + l)(x, x') = k(x, x') + l(x, x'), for every two outputs."""
 
     def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         return self.first.matrix(x1, x2) + self.second.matrix(x1, x2)
@@ -134,20 +165,31 @@ class Sum(Kernel):
     def variances(self, x: Inputs) -> Tensor:
         return self.first.variances(x) + self.second.variances(x)
 
+    def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        first, second = self._pair(x1, x2)
+        return first + second
 
-@dataclass(frozen=True, eq=False)
-class Product(Kernel):
-    """(k · l)(x, x') = k(x, x') · l(x, x')."""
 
-    first: Kernel
-    second: Kernel
-    origin: Origin = field(default=Origin("combination"))
+class Product(_Combination):
+    """(k · l)(x, x') = k(x, x') · l(x, x'), for every two outputs."""
 
     def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        if self._mixes(x1):
+            return self.tensor4(x1, x2).diagonal(dim1=1, dim2=3).mean(-1)
         return self.first.matrix(x1, x2) * self.second.matrix(x1, x2)
 
     def variances(self, x: Inputs) -> Tensor:
+        if self._mixes(x):
+            return torch.cat([self.matrix(take(x, slice(i, i + 1)), None)[0] for i in range(count(x))])
         return self.first.variances(x) * self.second.variances(x)
+
+    def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
+        first, second = self._pair(x1, x2)
+        return first * second
+
+    def _mixes(self, x: Inputs) -> bool:
+        """Whether the mean over outputs of products is not the product of the means."""
+        return self.first.coupled and self.second.coupled and self.outputs(x) != 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +220,9 @@ class Scaled(Kernel):
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         return self.scale * self.kernel.tensor4(x1, x2)
 
+    def outputs(self, x: Inputs) -> int | None:
+        return self.kernel.outputs(x)
+
 
 class OnData(Kernel):
     """A kernel on its data x: the float64 Gram matrix and its one eigendecomposition, each computed once.
@@ -197,6 +242,9 @@ class OnData(Kernel):
 
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         return self.kernel.tensor4(x1, x2)
+
+    def outputs(self, x: Inputs) -> int | None:
+        return self.kernel.outputs(x)
 
     def on(self, x: Inputs, memory: int | None = None) -> "OnData":
         return self if x is self.x else OnData(self.kernel, x, self.memory if memory is None else memory)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.inputs import Inputs, count, take
+from ..data.inputs import Inputs, Labels, count, encode
 from ..errors import DataError
 from ..kernels.kernel import COUPLED_LIMIT, Kernel, KernelPair, OnData
 from ..linalg.symmetric import Eigendecomposition
@@ -66,29 +66,38 @@ class Operator:
         return torch.kron(matrix, torch.eye(self.outputs).to(matrix)) if self.coupled else matrix
 
 
-def on_labels(data: OnData, outputs: int) -> Operator:
-    """How this kernel acts on labels with so many outputs.
+def labelled(data: OnData, y: Tensor) -> tuple[Labels, Operator]:
+    """Labels for this kernel, and how it acts on them. Integer classes are as many as its model has outputs.
+
+    For independent outputs, any multiple of the model's outputs is several sets of labels at once.
 
     Raises:
-        DataError: where the kernel has outputs of its own, and another number of them.
+        DataError: labels that cannot be used, or that are not of the model's outputs.
     """
-    own = own_outputs(data)
-    if own is None:
-        return Operator(data, outputs, coupled=False, note="independent")
-    if own != outputs:
-        raise DataError("y", f"has {outputs} outputs, the kernel has {own}", "Give labels of the model's outputs")
-    if own == 1:
+    own = data.outputs(data.x)
+    labels = encode(y, count(data.x), classes=own if own != 1 else None)
+    return labels, on_labels(data, labels)
+
+
+def on_labels(data: OnData, labels: Labels) -> Operator:
+    """How this kernel acts on these labels; DataError where they are not of its model's outputs."""
+    own, given = data.outputs(data.x), labels.outputs
+    several = not data.coupled and labels.classes is None
+    if own is not None and (given % own if several else given != own):
+        what = "outputs" if labels.classes is None else "classes"
+        raise DataError("y", f"has {given} {what}, the kernel has {own} outputs", "Give labels of the model's outputs")
+    return on_outputs(data, given)
+
+
+def on_outputs(data: OnData, outputs: int) -> Operator:
+    """How this kernel acts on labels of so many outputs, which are those of its own where it couples them."""
+    if not data.coupled or outputs == 1:
         return Operator(data, outputs, coupled=False, note="independent")
     size = count(data.x) * outputs
     if size <= COUPLED_LIMIT:
         return Operator(data, outputs, coupled=True, note="coupled")
     note = f"trace kernel, because {count(data.x)} points × {outputs} outputs exceed {COUPLED_LIMIT}"
     return Operator(data, outputs, coupled=False, note=note)
-
-
-def own_outputs(data: OnData) -> int | None:
-    """The number of outputs of a kernel that couples them; None for a kernel that serves any number."""
-    return data.blocks(take(data.x, slice(0, 1))).shape[1] if data.coupled else None
 
 
 def check_kernel(kernel: GivenKernel, place: str) -> Kernel:

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.inputs import Inputs, Labels, count, encode
+from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning, SingularKernelError
 from ..kernels.kernel import OnData
 from ..linalg.symmetric import Eigendecomposition
 from ..results import Result, live
-from .coupling import GivenKernel, Operator, check_kernel, on_labels, own_outputs
+from .coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, on_outputs
 from .gaussian import Gaussian
 
 
@@ -64,12 +64,14 @@ class GaussianProcess:
             A `Gaussian` over (n,) or (n, o), in the kernel's dtype.
         """
         data = self.kernel.on(x)
-        own = own_outputs(data)
+        own = data.outputs(data.x) if data.coupled else None
         if outputs is None and own is not None and own > 1:
             outputs = own
         if outputs is not None and outputs < 1:
             raise DataError("outputs", f"is {outputs}", "Give at least 1, or None for labels (n,)")
-        operator = on_labels(data, outputs or 1)
+        if own is not None and own != (outputs or 1):
+            raise DataError("outputs", f"is {outputs}, the kernel has {own}", "Give None: the kernel brings them")
+        operator = on_outputs(data, outputs or 1)
         eigen = operator.eigen
         shifted = Eigendecomposition(eigen.values.clamp_min(0) + self.noise, eigen.vectors, eigen.tolerance)
         matrix = operator.gram(data.x)
@@ -83,7 +85,9 @@ class GaussianProcess:
 
         Args:
             x: n points.
-            y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C.
+            y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs,
+                where the kernel is of a model with several. For independent outputs, any multiple of the model's is
+                several sets of labels at once.
 
         Returns:
             A `Posterior`: call it with new points.
@@ -91,8 +95,7 @@ class GaussianProcess:
         Raises:
             SingularKernelError: where the kernel is singular on x, noise is 0, and y is none of its functions.
         """
-        labels = encode(y, count(x))
-        operator = on_labels(self.kernel.on(x), labels.outputs)
+        labels, operator = labelled(self.kernel.on(x), y)
         eigen = operator.eigen
         notes: tuple[str, ...] = ()
         if eigen.is_singular and self.noise == 0:
@@ -192,7 +195,7 @@ class Posterior(Result):
         if self.kernel is None:
             cause = "this posterior was loaded without its kernel"
             raise DataError("Posterior", cause, "Give it: Posterior.load(path, kernel=kernel.on(x))")
-        return on_labels(self.kernel, self.labels.outputs)
+        return on_labels(self.kernel, self.labels)
 
     @cached_property
     def _inverse(self) -> tuple[Tensor, Tensor]:

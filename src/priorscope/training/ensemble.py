@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..beliefs.coupling import Operator, on_labels
+from ..beliefs.coupling import Operator, labelled, on_labels
 from ..beliefs.gaussian import Gaussian
-from ..data.inputs import Inputs, Labels, count, encode
+from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError
 from ..kernels.kernel import Kernel, KernelPair, OnData, takes_kernel_on_data
 from ..results import Result, live
@@ -81,7 +81,7 @@ class TrainedEnsemble(Result):
 
     @cached_property
     def _operator(self) -> Operator:
-        return on_labels(_frozen(self._pair.ntk), self.labels.outputs)
+        return on_labels(_frozen(self._pair.ntk), self.labels)
 
     @property
     def _nngp(self) -> OnData:
@@ -117,7 +117,9 @@ def trained_ensemble(
     Args:
         pair: nngp and ntk of the same network (`infinite_width(model)`), or `pair.on(x)` (and then x is left out).
         x: n points.
-        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C. Outputs are independent.
+        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs, where
+            the kernel is of a model with several. For independent outputs, any multiple of the model's is several sets
+            of labels at once.
         training: gradient flow to the end by default.
 
     Returns:
@@ -139,9 +141,8 @@ def trained_ensemble(
         cause = f"was given a lone {type(pair).__name__}: the law of trained networks needs the nngp and the ntk"
         raise DataError("trained_ensemble", cause, "Give infinite_width(model), or KernelPair(nngp, ntk)")
     training.require_covered(count(x))
-    labels = encode(y, count(x))
     frozen = pair.on(x)
-    operator = on_labels(_frozen(frozen.ntk), labels.outputs)
+    labels, operator = labelled(_frozen(frozen.ntk), y)
     values = operator.eigen.values[: operator.eigen.rank]
     ensemble = TrainedEnsemble(labels, training, values, operator.note, notes_on(training), frozen)
     warn_beyond_limit(training, ensemble.step_limit)

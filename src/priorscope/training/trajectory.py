@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..beliefs.coupling import GivenKernel, Operator, check_kernel, on_labels
-from ..data.inputs import Inputs, Labels, count, encode
+from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on_labels
+from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning
 from ..kernels.kernel import KernelPair, OnData, takes_kernel_on_data
 from ..network.function import check_module, evaluate
@@ -132,7 +132,7 @@ class Trajectory(Result):
         if self.kernel is None:
             cause = "this trajectory was loaded without its kernel"
             raise DataError("Trajectory", cause, "Give it: Trajectory.load(path, kernel=kernel.on(x))")
-        return on_labels(self.kernel, self.labels.outputs)
+        return on_labels(self.kernel, self.labels)
 
     def _times(self, at: Times | None) -> tuple[list[float], bool]:
         if at is None:
@@ -161,7 +161,9 @@ def trajectory(
     Args:
         kernel: the NTK (of a pair, its ntk), or `kernel.on(x)` (and then x is left out).
         x: n points.
-        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C.
+        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs, where
+            the kernel is of a model with several. For independent outputs, any multiple of the model's is several sets
+            of labels at once.
         training: gradient flow to the end by default.
         start: the network that training starts from; None for f₀ = 0. It is copied.
 
@@ -184,8 +186,7 @@ def trajectory(
     """
     training.require_covered(count(x))
     data = check_kernel(kernel.ntk if isinstance(kernel, KernelPair) else kernel, "trajectory").on(x)
-    labels = encode(y, count(x))
-    operator = on_labels(data, labels.outputs)
+    labels, operator = labelled(data, y)
     target, copied = labels.values, None
     if start is not None:
         copied = copy.deepcopy(check_module(start, "start"))

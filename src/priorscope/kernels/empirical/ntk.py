@@ -97,6 +97,11 @@ class EmpiricalNTK(Kernel):
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         return self._compute("blocks", x1, x2)
 
+    def outputs(self, x: Inputs) -> int:
+        points = pair_of_points(self.snapshot.cast(x))
+        with self.snapshot.installed(), torch.no_grad():
+            return self.snapshot.outputs(points).shape[1]
+
     def features(self, x: Inputs) -> Float[Tensor, "no p"]:
         """The Jacobian J itself: Θ = J diag(c) Jᵀ.
 

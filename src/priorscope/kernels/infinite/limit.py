@@ -1,5 +1,6 @@
 """`infinite_width`: the NNGP and the NTK of the user's own module, as kernels."""
 
+import math
 import warnings
 from typing import Any, Literal
 
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 
 from ...data.inputs import Inputs, check_inputs
 from ...errors import DataError, PriorscopeWarning
-from ...network.function import cast
+from ...network.function import cast, check_module
 from ...network.initialization import Initialization, fan_in
-from ...network.watching import Graph, watch
+from ...network.watching import Graph, Ref, watch
 from ..kernel import Kernel, KernelMatrices, KernelPair, Origin
 from .check import SMALL_FAN_IN, is_uniform, mismatches
 from .explain import Explanation
@@ -28,7 +29,7 @@ ENTRIES_AT_ONCE = 2**18
 
 
 def infinite_width(
-    model: nn.Module,
+    model: Any,
     init: Initialization | None = None,
     rates: Any = None,
     example: Inputs | None = None,
@@ -49,6 +50,7 @@ def infinite_width(
         A pair: `.nngp` and `.ntk`, kernels of inputs (n, *shape); called, both matrices in one pass; `.explain()`.
 
     Raises:
+        ModelError: a model that is no module.
         NoRuleError: where a node has no exact infinite-width rule; names it.
         NotExactError: where the module does what a watched run cannot see.
         RatesError: rates that are missing or unknown.
@@ -68,7 +70,7 @@ def infinite_width(
     True
     """
     init = Initialization.torch_default() if init is None else init
-    limit = Limit(model, init, rates)
+    limit = Limit(check_module(model), init, rates)
     wrong = mismatches(model, init)
     if wrong:
         worst = max(wrong, key=lambda one: abs(one.standard_errors))
@@ -125,6 +127,12 @@ class Limit:
             end = self._through(graph, self_moments(points))
         return end.nngp, end.tangent
 
+    def outputs(self, x: Inputs) -> int | None:
+        """The number of outputs that the module has on such inputs; None where it does not return one tensor."""
+        output = self._watched(_points(x)).output
+        one = isinstance(output, Ref) and not output.part
+        return math.prod(output.node.shape[1:]) if one else None
+
     def explain(self) -> Explanation:
         """What was done at each node in the last call: rule, variances, rates, source."""
         if not self._steps:
@@ -178,6 +186,9 @@ class LimitKernel(Kernel):
 
     def variances(self, x: Inputs) -> Tensor:
         return self.limit.diagonals(x)[self.which == "ntk"]
+
+    def outputs(self, x: Inputs) -> int | None:
+        return self.limit.outputs(x)
 
     def explain(self) -> Explanation:
         """What was done at each node in the last call."""

@@ -4,7 +4,15 @@ import pytest
 import torch
 from sklearn.gaussian_process import kernels as sk
 
-from priorscope import FunctionKernel, KernelPair, PrecomputedKernel, kernels
+from priorscope import (
+    FunctionKernel,
+    GaussianProcess,
+    KernelPair,
+    PrecomputedKernel,
+    eigenmodes,
+    kernels,
+    trajectory,
+)
 from priorscope.errors import DataError, MemoryBudgetError
 from priorscope.kernels.kernel import check_memory
 
@@ -47,6 +55,26 @@ def test_a_precomputed_kernel_is_indexed_by_rows():
             k(rows)
     with pytest.raises(DataError, match="not symmetric"):
         PrecomputedKernel(torch.randn(3, 3))
+    with pytest.raises(DataError, match="has dtype torch.int64"):
+        PrecomputedKernel(torch.eye(3).long())
+    with pytest.raises(DataError, match="is a list"):
+        PrecomputedKernel([[1.0]])
+
+
+def test_a_kernel_that_is_none_raises_where_it_is_used():
+    x, y = torch.arange(2), torch.randn(2)
+    for kernel, cause in (
+        (PrecomputedKernel(torch.tensor([[0.0, 1.0], [1.0, 0.0]])), "semi-definite"),
+        (FunctionKernel(lambda a, b: a[:, None] - b + 3 * torch.eye(2)), "symmetric"),
+    ):
+        for use in (
+            lambda k: eigenmodes(k, x),
+            lambda k: trajectory(k, x, y),
+            lambda k: GaussianProcess(k, noise=0.1).condition(x, y),
+            lambda k: GaussianProcess(k).prior(x),
+        ):
+            with pytest.raises(DataError, match=cause):
+                use(kernel)
 
 
 def test_calls_that_cannot_be_right():

@@ -115,8 +115,7 @@ class Gaussian(Result):
         """Of `matrix`."""
         if self.factored is not None:
             return self.factored
-        eigen = decompose(self.matrix.to(torch.float64))
-        return eigen if self.tolerance is None else Eigendecomposition(eigen.values, eigen.vectors, self.tolerance)
+        return decompose(self.matrix.to(torch.float64), tolerance=self.tolerance)
 
     @cached_property
     def rank(self) -> int:

@@ -1,6 +1,7 @@
 """The user's own kernels: a function of two points, or a matrix computed elsewhere."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class PrecomputedKernel(Kernel):
     """A kernel matrix computed elsewhere; points are row indices.
 
     Args:
-        matrix: (N, N), symmetric. Points x are integer tensors (n,) of rows.
+        matrix: (N, N), floating, symmetric and positive semi-definite. Points x are integer tensors (n,) of rows.
 
     >>> k = PrecomputedKernel(torch.tensor([[2.0, 1.0], [1.0, 3.0]]))
     >>> k(torch.tensor([1]), torch.tensor([0, 1])).tolist()
@@ -57,7 +58,10 @@ class PrecomputedKernel(Kernel):
 
     origin = Origin("user")
 
-    def __init__(self, matrix: Tensor):
+    def __init__(self, matrix: Any):
+        if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+            what = f"has dtype {matrix.dtype}" if isinstance(matrix, Tensor) else f"is a {type(matrix).__name__}"
+            raise DataError("matrix", what, "Give a floating tensor (N, N): torch.as_tensor(..., dtype=torch.float64)")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise DataError("matrix", f"has shape {tuple(matrix.shape)}", "Give a square matrix (N, N)")
         if not bool(torch.isfinite(matrix).all()):

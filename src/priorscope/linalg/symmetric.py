@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import DataError
+
 
 @dataclass(frozen=True)
 class Eigendecomposition:
@@ -48,22 +50,48 @@ class Eigendecomposition:
         return self.vectors @ (weights.reshape(-1, *(1,) * (projected.ndim - 1)) * projected)
 
 
-def decompose(matrix: Float[Tensor, "m m"], precision: torch.dtype | None = None) -> Eigendecomposition:
-    """The eigendecomposition of a symmetric matrix, in float64.
+def decompose(
+    matrix: Float[Tensor, "m m"], precision: torch.dtype | None = None, tolerance: float | None = None
+) -> Eigendecomposition:
+    """The eigendecomposition of a symmetric positive semi-definite matrix, in float64.
 
     Args:
         matrix: (m, m), symmetric up to rounding; the mean with its transpose is used.
-        precision: the dtype in which the matrix was computed, if it is not the matrix's own. The rank
-            tolerance is m · eps(precision) · λ_max.
+        precision: the dtype in which the matrix was computed, if it is not the matrix's own.
+        tolerance: eigenvalues at or under it are null; None for m · eps(precision) · λ_max.
 
     Each eigenvector's sign is fixed: the first entry of at least half of its largest size is positive.
+
+    Raises:
+        DataError: entries that are NaN or infinite; a matrix that is, by much more than rounding, not symmetric or
+            not positive semi-definite.
     """
     eps = torch.finfo(precision or matrix.dtype).eps
+    # A given tolerance bounds what rounding leaves, which may be all that there is.
+    loose, slack = max(1e-6, 1e4 * eps), 1e3 * (tolerance or 0.0)
     matrix = matrix.detach().to(torch.float64)
+    _check_symmetric(matrix, loose, slack)
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     values, vectors = values.flip(0), vectors.flip(1)
-    tolerance = len(values) * eps * float(values[0].clamp_min(0))
-    return Eigendecomposition(values, fix_signs(vectors), tolerance)
+    largest, least = float(values[0].clamp_min(0)), float(values[-1])
+    rounding = len(values) * eps * largest
+    if least < -max(loose * largest, rounding, slack):
+        raise DataError(
+            "the matrix",
+            f"is not positive semi-definite: its least eigenvalue is {least:.3g}, its largest {largest:.3g}",
+            "Give a kernel or covariance that is, or add a multiple of the identity to it",
+        )
+    return Eigendecomposition(values, fix_signs(vectors), rounding if tolerance is None else tolerance)
+
+
+def _check_symmetric(matrix: Float[Tensor, "m m"], loose: float, slack: float) -> None:
+    if not bool(torch.isfinite(matrix).all()):
+        bad = int((~torch.isfinite(matrix)).sum())
+        raise DataError("the matrix", f"has {bad} entries that are NaN or infinite", "Give a kernel that is finite")
+    gap, size = float((matrix - matrix.T).abs().max()), float(matrix.abs().max())
+    if gap > max(loose * size, slack):
+        cause = f"is not symmetric (largest difference {gap:.3g}, largest entry {size:.3g})"
+        raise DataError("the matrix", cause, "Give a kernel with k(x, x') = k(x', x)")
 
 
 def fix_signs(vectors: Float[Tensor, "m r"]) -> Float[Tensor, "m r"]:

@@ -1,10 +1,14 @@
 """A kernel on its data: accepted wherever (kernel, x) is, with x left out or given nevertheless."""
 
+import copy
+
 import pytest
 import torch
 
+from priorscope.errors import DataError
 from priorscope.kernels import RBF, KernelPair
 from priorscope.kernels.kernel import takes_kernel_on_data
+from priorscope.training.trajectory import trajectory
 
 X, OTHER = torch.arange(3.0)[:, None], torch.ones(2, 1)
 
@@ -49,3 +53,21 @@ def test_new_points_that_equal_the_data_are_new_points(x):
 def test_other_data_by_name_are_other_data():
     assert called(RBF().on(X), x=OTHER, x_new=X)[0] is OTHER
     assert called(RBF(), OTHER, X)[0] is OTHER
+
+
+def test_data_that_are_changed_in_place_raise():
+    x, y = torch.linspace(0, 1, 4)[:, None].clone(), torch.randn(4)
+    frozen = RBF().on(x)
+    path, pair = trajectory(frozen, x, y), KernelPair(RBF(), RBF()).on(x)
+    copied = copy.deepcopy(frozen)
+    new = OTHER.to(x)
+    before = path(new)
+    assert torch.equal(trajectory(copied, y)(new), before)
+    x.mul_(2)
+    for use in (lambda: path(new), lambda: frozen(new, frozen.x), lambda: trajectory(pair, y)):
+        with pytest.raises(DataError, match="changed in place"):
+            use()
+    assert torch.equal(trajectory(copied, y)(new), before)
+    with torch.inference_mode():
+        inferred = torch.ones(2, 1)
+    assert RBF().on(inferred).x is inferred

@@ -227,12 +227,25 @@ class Scaled(Kernel):
 class OnData(Kernel):
     """A kernel on its data x: the float64 Gram matrix and its one eigendecomposition, each computed once.
 
-    It is itself a kernel (of any points), so it goes wherever a kernel goes.
+    It is itself a kernel (of any points), so it goes wherever a kernel goes. It keeps x itself, not a copy: once x
+    was changed in place, whatever needs x raises a DataError.
     """
 
     def __init__(self, kernel: Kernel, x: Inputs, memory: int | None = None):
-        self.kernel, self.x, self.memory = kernel, check_inputs(x), memory
+        self.kernel, self._x, self.memory = kernel, check_inputs(x), memory
         self.origin, self.coupled = kernel.origin, kernel.coupled
+        self._versions = _versions(x)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _versions=_versions(state["_x"]))
+
+    @property
+    def x(self) -> Inputs:
+        """The data."""
+        if _versions(self._x) != self._versions:
+            cause = "was changed in place since the kernel was frozen on it (or what it is a view of was)"
+            raise DataError("x", cause, "Give kernel.on(x.clone()), or don't change x")
+        return self._x
 
     def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         return self._raw if x2 is None and x1 is self.x else self.kernel.matrix(x1, x2)
@@ -282,6 +295,11 @@ class OnData(Kernel):
     def cross(self, x_new: Inputs) -> Float[Tensor, "m n"]:
         """k(x_new, X), detached, float64."""
         return self.gram if x_new is self.x else self.kernel(x_new, self.x).detach().to(torch.float64)
+
+
+def _versions(x: Inputs) -> list[int]:
+    """How often each tensor was changed in place; tensors of inference mode do not count it."""
+    return [0 if leaf.is_inference() else leaf._version for leaf in leaves(x)]
 
 
 def takes_kernel_on_data(function: Callable) -> Callable:

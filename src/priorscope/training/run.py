@@ -21,7 +21,7 @@ from .problem import Problem, gradients, prepare
 from .training import Training
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run(Result):
     """A really trained network.
 

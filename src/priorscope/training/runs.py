@@ -31,7 +31,7 @@ CACHED = 64_000_000
 NEVER = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Runs(Result):
     """Many really trained networks of one architecture.
 

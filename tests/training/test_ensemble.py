@@ -186,6 +186,6 @@ def test_a_pair_on_its_data_and_saved_results(tmp_path):
     path = ensemble.save(tmp_path / "ensemble.npz")
     with pytest.raises(DataError, match=r"pair=pair.on\(x\)"):
         TrainedEnsemble.load(path)(x_new)
-    with pytest.raises(DataError, match="without data"):
+    with pytest.raises(DataError, match="not on data"):
         TrainedEnsemble.load(path, pair=pair)(x_new)
     assert torch.equal(TrainedEnsemble.load(path, pair=pair.on(x))(x_new).mean, law.mean)

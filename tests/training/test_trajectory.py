@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from priorscope import Training
-from priorscope.beliefs import GaussianProcess, coupling
+from priorscope.beliefs import GaussianProcess, Posterior, Spectrum, coupling, eigenmodes
 from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeWarning
 from priorscope.kernels import RBF, KernelPair, Linear
+from priorscope.linalg.symmetric import Eigendecomposition
+from priorscope.training.ensemble import TrainedEnsemble, trained_ensemble
 from priorscope.training.trajectory import Trajectory, trajectory
 from tests.beliefs.kernels import Features
 from tests.cases import mlp
@@ -238,6 +240,36 @@ def test_save_and_load(tmp_path):
     with pytest.raises(DataError, match="start=model"):
         Trajectory.load(file, kernel=RBF().on(x))(x_new)
     assert torch.equal(Trajectory.load(file, kernel=RBF().on(x), start=model)(x_new), path(x_new))
+
+
+def test_a_loaded_result_works_with_its_own_kernel_only(tmp_path):
+    """Degenerate pairs: another basis of the same space on every decomposition of another matrix in memory."""
+    angle = torch.arange(8) * math.pi / 4
+    x, y = torch.stack([angle.cos(), angle.sin()], 1), torch.randn(8)
+    x_new = torch.nn.functional.normalize(torch.randn(3, 2))
+    path, training = tmp_path / "result.npz", Training(time=0.3)
+    results = {
+        Trajectory: (trajectory(RBF(), x, y, training), "kernel", lambda r: r(x_new)),
+        Spectrum: (eigenmodes(RBF(), x), "kernel", lambda r: r.extend(x_new)),
+        Posterior: (GaussianProcess(RBF()).condition(x, y), "kernel", lambda r: r(x_new).mean),
+        TrainedEnsemble: (trained_ensemble(KernelPair(RBF(), RBF()), x, y), "pair", lambda r: r(x_new).mean),
+    }
+    # A rotation of one pair's plane, as another linear algebra library may give it.
+    turned, vectors = RBF().on(x), RBF().on(x).eigen.vectors.clone()
+    vectors[:, 1:3] = vectors[:, 1:3] @ torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    turned.__dict__["eigen"] = Eigendecomposition(turned.eigen.values, vectors, turned.eigen.tolerance)
+    for kind, (result, name, use) in results.items():
+        result.save(path)
+
+        def load(kernel, kind=kind, name=name, use=use):
+            return use(kind.load(path, **{name: kernel if name == "kernel" else KernelPair(kernel, kernel)}))
+
+        assert torch.allclose(load(turned), use(result), atol=1e-9)
+        with pytest.raises(DataError, match=rf"{kind.__name__}: was given a RBF that is not on data. Give"):
+            load(RBF())
+        for wrong in (RBF(1.1).on(x), RBF().on(x.flip(0)), RBF().on(x[:5])):
+            with pytest.raises(DataError, match="another kernel, or other data"):
+                load(wrong)
 
 
 def test_influence_is_what_each_label_moves():

@@ -110,6 +110,25 @@ def check_kernel(kernel: GivenKernel, place: str) -> Kernel:
     return kernel
 
 
+def restored(kernel: GivenKernel, fingerprint: Float[Tensor, "p n"], place: str, remedy: str) -> OnData:
+    """The kernel on its data that a result needs again after loading, or a DataError that says what is wrong with it.
+
+    Args:
+        kernel: what was given when loading; None where nothing was.
+        fingerprint: `OnData.fingerprint` of the kernel that the result was made with.
+        place, remedy: for the error.
+    """
+    if kernel is None:
+        raise DataError(place, "was loaded without its kernel", remedy)
+    if not isinstance(kernel, OnData):
+        raise DataError(place, f"was given a {type(kernel).__name__} that is not on data", remedy)
+    if not kernel.is_known_by(fingerprint):
+        n, given = fingerprint.shape[1], count(kernel.x)
+        cause = "was given another kernel, or other data, than it was made with"
+        raise DataError(place, cause + (f" ({given} points, not {n})" if n != given else ""), remedy)
+    return kernel
+
+
 def _matrix(blocks: Tensor) -> Tensor:
     m, o, n, p = blocks.shape
     return blocks.detach().to(torch.float64).reshape(m * o, n * p)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, count, encode
 from ..errors import DataError, SingularKernelError
-from ..kernels.kernel import OnData, takes_kernel_on_data
+from ..kernels.kernel import takes_kernel_on_data
 from ..results import Result, live
-from .coupling import GivenKernel, check_kernel
+from .coupling import GivenKernel, check_kernel, restored
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class Spectrum(Result):
         values: (r,), eigenvalues of the Gram matrix, descending. Those of the integral operator under the data's
             density are about values / n.
         vectors: (n, r), unit columns.
+        fingerprint: (p, n), by which it knows its kernel again.
         dropped: how many modes were under the rank tolerance (what rounding leaves of zero), and left out.
         cut: how many more were left out by request (`rank=`).
         kernel: the kernel on its data. It is not saved: give it when loading, to extend the modes.
@@ -30,9 +31,10 @@ class Spectrum(Result):
 
     values: Float[Tensor, " r"]
     vectors: Float[Tensor, "n r"]
+    fingerprint: Float[Tensor, "p n"]
     dropped: int
     cut: int = 0
-    kernel: OnData | None = live()
+    kernel: GivenKernel = live()
 
     def power(self, y: Tensor) -> Float[Tensor, " r"]:
         """The share of the target in each mode, (vᵢ·y)² / ‖y‖², summed over outputs; y is not centred.
@@ -93,15 +95,14 @@ class Spectrum(Result):
             x_new: m points.
 
         Raises:
-            DataError: for modes loaded from a file without their kernel.
+            DataError: for modes loaded from a file without their kernel, or with another one.
 
         Source: Williams and Seeger 2001 (the Nyström extension).
         """
-        if self.kernel is None:
-            cause = "these modes were loaded without their kernel"
-            raise DataError("extend", cause, "Give it: Spectrum.load(path, kernel=kernel.on(x))")
+        remedy = "Give it: Spectrum.load(path, kernel=kernel.on(x))"
+        kernel = restored(self.kernel, self.fingerprint, "Spectrum", remedy)
         values, vectors = self.values.to(torch.float64), self.vectors.to(torch.float64)
-        return (self.kernel.cross(x_new) @ vectors / values).to(self.values.dtype)
+        return (kernel.cross(x_new) @ vectors / values).to(self.values.dtype)
 
     def _squares(self, y: Float[Tensor, "n o"]) -> Float[Tensor, " r"]:
         return (self.vectors.to(torch.float64).T @ y).square().sum(1)
@@ -134,7 +135,7 @@ def eigenmodes(kernel: GivenKernel, x: Inputs, rank: int | None = None) -> Spect
     eigen, dtype = data.eigen, data(data.x).dtype
     r = eigen.rank if rank is None else min(rank, eigen.rank)
     values, vectors = eigen.values[:r].to(dtype), eigen.vectors[:, :r].to(dtype)
-    return Spectrum(values, vectors, dropped=n - eigen.rank, cut=eigen.rank - r, kernel=data)
+    return Spectrum(values, vectors, data.fingerprint, dropped=n - eigen.rank, cut=eigen.rank - r, kernel=data)
 
 
 class Sinusoids(NamedTuple):

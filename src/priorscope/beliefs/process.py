@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning, SingularKernelError
-from ..kernels.kernel import OnData
 from ..linalg.symmetric import Eigendecomposition
 from ..results import Result, live
-from .coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, on_outputs
+from .coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, on_outputs, restored
 from .gaussian import Gaussian
 
 
@@ -103,7 +102,7 @@ class GaussianProcess:
             note = f"the kernel has rank {eigen.rank} of {len(eigen.values)} on x; y lies in its range: pseudo-inverse"
             notes = (note,)
         weights = operator.unfold(eigen.solve(operator.fold(labels.values), self.noise))
-        return Posterior(labels, weights, self.noise, eigen.rank, operator.note, notes, operator.data)
+        return Posterior(labels, weights, self.noise, eigen.rank, operator.data.fingerprint, operator.note, notes, operator.data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +116,7 @@ class Posterior(Result):
         weights64: (n, o), (K + noise·I)⁻¹ Y in float64.
         noise: the variance of the observations' noise.
         rank: of K on the data.
+        fingerprint: (p, n), by which it knows its kernel again.
         outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
         notes: what a reader should know, such as a pseudo-inverse.
         kernel: the kernel on its data. It is not saved: give it when loading.
@@ -128,9 +128,10 @@ class Posterior(Result):
     weights64: Float[Tensor, "n o"]
     noise: float
     rank: int
+    fingerprint: Float[Tensor, "p n"]
     outputs: str
     notes: tuple[str, ...] = ()
-    kernel: OnData | None = live()
+    kernel: GivenKernel = live()
 
     def __call__(self, x_new: Inputs) -> Gaussian:
         """The law of the latent function at m new points (without noise).
@@ -192,10 +193,8 @@ class Posterior(Result):
 
     @cached_property
     def _operator(self) -> Operator:
-        if self.kernel is None:
-            cause = "this posterior was loaded without its kernel"
-            raise DataError("Posterior", cause, "Give it: Posterior.load(path, kernel=kernel.on(x))")
-        return on_labels(self.kernel, self.labels)
+        remedy = "Give it: Posterior.load(path, kernel=kernel.on(x))"
+        return on_labels(restored(self.kernel, self.fingerprint, "Posterior", remedy), self.labels)
 
     @cached_property
     def _inverse(self) -> tuple[Tensor, Tensor]:

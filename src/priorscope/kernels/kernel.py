@@ -272,6 +272,29 @@ class OnData(Kernel):
         return self._raw.detach().to(torch.float64)
 
     @cached_property
+    def fingerprint(self) -> Float[Tensor, "p n"]:
+        """M u of the Gram matrix and of each tensor of x, one u: what a result saves to know its kernel and data again.
+
+        The Gram matrix alone would not tell data from their rotation, or points from others in their places.
+        """
+        return torch.stack([(m @ torch.cos(torch.arange(1, m.shape[1] + 1).to(m))).to(self.gram) for m in self._tables])
+
+    def is_known_by(self, fingerprint: Float[Tensor, "p n"]) -> bool:
+        """Whether a fingerprint is that of this kernel on these data in this order, to rounding."""
+        if fingerprint.shape != self.fingerprint.shape:
+            return False
+        distances = (fingerprint.to(self.gram) - self.fingerprint).norm(dim=1)
+        sizes = torch.stack([m.norm().to(self.gram) for m in self._tables])
+        return bool((distances <= torch.finfo(self._raw.dtype).eps ** 0.5 * sizes).all())
+
+    @property
+    def _tables(self) -> list[Tensor]:
+        """The Gram matrix and each tensor of x, as matrices with one row for each point."""
+        parts = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves(self.x)]
+        parts = [(leaf if leaf.is_floating_point() else leaf.to(torch.float64)).detach() for leaf in parts]
+        return [self.gram, *(leaf.reshape(len(leaf), leaf.numel() // len(leaf)) for leaf in parts)]
+
+    @cached_property
     def eigen(self) -> Eigendecomposition:
         """Of the Gram matrix; the rank tolerance is that of the dtype in which the kernel was computed."""
         self._check_factorisation(count(self.x))

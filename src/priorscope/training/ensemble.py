@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..beliefs.coupling import Operator, labelled, on_labels
+from ..beliefs.coupling import Operator, labelled, on_labels, restored
 from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError
@@ -16,6 +16,8 @@ from ..results import Result, live
 from .filters import check_at, step_limit, weights_filter
 from .training import Training
 from .trajectory import notes_on, warn_beyond_limit
+
+REMEDY = "Give them: TrainedEnsemble.load(path, pair=pair.on(x))"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class TrainedEnsemble(Result):
         labels: the data's labels, as the mathematics takes them.
         training: how the networks are trained.
         values: (r,), Gram eigenvalues of the ntk's modes that are learned, descending.
+        fingerprints: (2, p, n), by which it knows the nngp and the ntk again.
         outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
         notes: what a reader should know.
         pair: both kernels on the data. It is not saved: give it when loading.
@@ -38,6 +41,7 @@ class TrainedEnsemble(Result):
     labels: Labels
     training: Training
     values: Float[Tensor, " r"]
+    fingerprints: Float[Tensor, "2 p n"]
     outputs: str
     notes: tuple[str, ...] = ()
     pair: KernelPair | None = live()
@@ -81,17 +85,16 @@ class TrainedEnsemble(Result):
 
     @cached_property
     def _operator(self) -> Operator:
-        return on_labels(_frozen(self._pair.ntk), self.labels)
+        return on_labels(restored(self._pair.ntk, self.fingerprints[1], "TrainedEnsemble", REMEDY), self.labels)
 
-    @property
+    @cached_property
     def _nngp(self) -> OnData:
-        return _frozen(self._pair.nngp)
+        return restored(self._pair.nngp, self.fingerprints[0], "TrainedEnsemble", REMEDY)
 
     @property
     def _pair(self) -> KernelPair:
         if self.pair is None:
-            cause = "this ensemble was loaded without its kernels"
-            raise DataError("TrainedEnsemble", cause, "Give them: TrainedEnsemble.load(path, pair=pair.on(x))")
+            raise DataError("TrainedEnsemble", "was loaded without its kernels", REMEDY)
         return self.pair
 
     def _cross(self, x_new: Inputs) -> tuple[Tensor, Tensor]:
@@ -142,14 +145,10 @@ def trained_ensemble(
         raise DataError("trained_ensemble", cause, "Give infinite_width(model), or KernelPair(nngp, ntk)")
     training.require_covered(count(x))
     frozen = pair.on(x)
-    labels, operator = labelled(_frozen(frozen.ntk), y)
+    nngp, ntk = frozen.nngp.on(frozen.x), frozen.ntk.on(frozen.x)
+    labels, operator = labelled(ntk, y)
     values = operator.eigen.values[: operator.eigen.rank]
-    ensemble = TrainedEnsemble(labels, training, values, operator.note, notes_on(training), frozen)
+    fingerprints = torch.stack([nngp.fingerprint, ntk.fingerprint])
+    ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes_on(training), frozen)
     warn_beyond_limit(training, ensemble.step_limit)
     return ensemble
-
-
-def _frozen(kernel: object) -> OnData:
-    if not isinstance(kernel, OnData):
-        raise DataError("TrainedEnsemble", "was given a pair without data", "Give pair.on(x)")
-    return kernel

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on_labels
+from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, restored
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning
-from ..kernels.kernel import KernelPair, OnData, takes_kernel_on_data
+from ..kernels.kernel import KernelPair, takes_kernel_on_data
 from ..network.function import check_module, evaluate
 from ..results import Result, live
 from .filters import check_at, half_lives, residual, step_limit, weights_filter
@@ -31,8 +31,10 @@ class Trajectory(Result):
         labels: the data's labels, as the mathematics takes them.
         training: how it is trained.
         values: (r,), Gram eigenvalues of the modes that are learned, descending. Operator eigenvalues are values / n.
-        coefficients: (r, c), what each mode has to learn: Vᵀ(y − f₀(X)).
+        target: (n, o), float64: y − f₀(X), what is to be learned.
+        squares: (r,), its square in each mode, ‖vᵢᵀ(y − f₀(X))‖²; which vectors span equal values does not matter.
         off_modes: ½‖·‖² of the part of y − f₀(X) that lies on null modes, and is never learned.
+        fingerprint: (p, n), by which it knows its kernel again.
         outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
         notes: what a reader should know.
         kernel: the kernel on its data. It is not saved: give it when loading.
@@ -42,12 +44,14 @@ class Trajectory(Result):
     labels: Labels
     training: Training
     values: Float[Tensor, " r"]
-    coefficients: Float[Tensor, "r c"]
+    target: Float[Tensor, "n o"]
+    squares: Float[Tensor, " r"]
     off_modes: float
+    fingerprint: Float[Tensor, "p n"]
     outputs: str
     notes: tuple[str, ...] = ()
     starts_at_zero: bool = True
-    kernel: OnData | None = live()
+    kernel: GivenKernel = live()
     start: nn.Module | None = live()
 
     def __call__(self, x_new: Inputs, at: Times | None = None) -> Float[Tensor, "..."]:
@@ -64,9 +68,9 @@ class Trajectory(Result):
         operator = self._operator
         times, several = self._times(at)
         filters = torch.stack([weights_filter(self.values, t, self.training, self._scale) for t in times])
-        learned = filters[:, :, None] * self.coefficients
-        modes = operator.cross(x_new) @ operator.eigen.vectors[:, : len(self.values)]
-        outputs = operator.unfold(modes @ learned)
+        vectors = operator.eigen.vectors[:, : len(self.values)]
+        learned = filters[:, :, None] * (vectors.T @ operator.fold(self.target))
+        outputs = operator.unfold(operator.cross(x_new) @ vectors @ learned)
         if not self.starts_at_zero:
             if self.start is None:
                 cause = "this trajectory was loaded without the network that it starts from"
@@ -99,7 +103,7 @@ class Trajectory(Result):
         """The training loss, in the training's own loss. Arguments as in a call."""
         times, several = self._times(at)
         left = torch.stack([residual(self.values, t, self.training, self._scale) for t in times])
-        half_squares = (left[:, :, None] * self.coefficients).square().sum((1, 2)) / 2 + self.off_modes
+        half_squares = left.square() @ self.squares / 2 + self.off_modes
         losses = (self._scale * half_squares).to(self.labels.dtype)
         return losses if several else losses[0]
 
@@ -129,10 +133,8 @@ class Trajectory(Result):
 
     @cached_property
     def _operator(self) -> Operator:
-        if self.kernel is None:
-            cause = "this trajectory was loaded without its kernel"
-            raise DataError("Trajectory", cause, "Give it: Trajectory.load(path, kernel=kernel.on(x))")
-        return on_labels(self.kernel, self.labels)
+        remedy = "Give it: Trajectory.load(path, kernel=kernel.on(x))"
+        return on_labels(restored(self.kernel, self.fingerprint, "Trajectory", remedy), self.labels)
 
     def _times(self, at: Times | None) -> tuple[list[float], bool]:
         if at is None:
@@ -192,12 +194,23 @@ def trajectory(
         copied = copy.deepcopy(check_module(start, "start"))
         target = target - initial_function(copied, data.x, labels.outputs)
     eigen, folded = operator.eigen, operator.fold(target)
-    coefficients = eigen.vectors[:, : eigen.rank].T @ folded
+    squares = (eigen.vectors[:, : eigen.rank].T @ folded).square().sum(1)
     # Not ‖·‖² − ‖·‖²: the difference of two nearly equal numbers.
     off = float((eigen.vectors[:, eigen.rank :].T @ folded).square().sum()) / 2
     values = eigen.values[: eigen.rank]
     path = Trajectory(
-        labels, training, values, coefficients, off, operator.note, notes_on(training), start is None, data, copied
+        labels,
+        training,
+        values,
+        target,
+        squares,
+        off,
+        data.fingerprint,
+        operator.note,
+        notes_on(training),
+        start is None,
+        data,
+        copied,
     )
     warn_beyond_limit(training, path.step_limit)
     return path

@@ -10,9 +10,11 @@ import json
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from .errors import DataError
@@ -44,9 +46,14 @@ class Result:
     @classmethod
     def load(cls: type[Loaded], path: str | Path, **live_fields: Any) -> Loaded:
         """Reads what `save` wrote. Kernels and modules are not in the file: give them by name to use them again."""
-        with np.load(Path(path), allow_pickle=False) as file:
-            if "header" not in file:
-                raise DataError(str(path), "was not written by priorscope", "Give a file that `save` wrote")
+        foreign = DataError(str(path), "was not written by priorscope", "Give a file that `save` wrote")
+        with Path(path).open("rb") as stream:
+            try:
+                file = np.load(stream, allow_pickle=False)
+            except (ValueError, EOFError, BadZipFile) as error:
+                raise foreign from error
+            if not isinstance(file, NpzFile) or "header" not in file:
+                raise foreign
             header = json.loads(str(file["header"]))
             fields = _unpack(header["fields"], file)
         if header["result"] != cls.__name__:

@@ -55,7 +55,7 @@ def test_a_precomputed_kernel_is_indexed_by_rows():
             k(rows)
     with pytest.raises(DataError, match="not symmetric"):
         PrecomputedKernel(torch.randn(3, 3))
-    with pytest.raises(DataError, match="has dtype torch.int64"):
+    with pytest.raises(DataError, match=r"has dtype torch.int64"):
         PrecomputedKernel(torch.eye(3).long())
     with pytest.raises(DataError, match="is a list"):
         PrecomputedKernel([[1.0]])

@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from priorscope import FunctionKernel, PrecomputedKernel, Training
+from priorscope import EmpiricalNTK, FunctionKernel, PrecomputedKernel, Training
 from priorscope.errors import DataError, ModelError, RatesError
 from priorscope.kernels import RBF
 from priorscope.kernels.kernel import Origin
@@ -69,6 +70,21 @@ def test_a_kernel_made_of_the_target_is_aligned_with_it():
 def test_functions_that_start_at_zero():
     assert function_drift(torch.zeros(3), torch.ones(3)).relative == math.inf
     assert function_drift(torch.zeros(3), torch.zeros(3)).relative == 0.0
+
+
+def test_kernels_of_other_rates_than_the_run_raise():
+    model, x, y = mlp(3, 8, 1), torch.randn(5, 3), torch.randn(5)
+    rates = {name: 0.5 for name, _ in model.named_parameters()}
+    run = train(model, x, y, Training(learning_rate=0.01, steps=3), rates=rates)
+    plain = EmpiricalNTK(model), EmpiricalNTK(run.model)
+    right = EmpiricalNTK(model, rates), EmpiricalNTK(run.model, rates)
+    assert drift(model, run, x, *right) == drift(model, run.model, x, *right)
+    assert drift(model, run, x).functions == drift(model, run.model, x).functions
+    for kernels in (plain, (plain[0], right[1]), (right[0], plain[1])):
+        with pytest.raises(RatesError, match=r"the run and a kernel: belong to different rates \(`0.bias`: 0.5 and 1"):
+            drift(model, run, x, *kernels)
+    with pytest.raises(DataError, match="loaded without its model"):
+        drift(model, replace(run, model=None), x)
 
 
 def test_saved_and_loaded(tmp_path):

@@ -6,7 +6,7 @@ from torch import nn
 
 from priorscope import Training
 from priorscope.beliefs import GaussianProcess, Posterior, Spectrum, coupling, eigenmodes
-from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeWarning
+from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeError, PriorscopeWarning
 from priorscope.kernels import RBF, KernelPair, Linear
 from priorscope.linalg.symmetric import Eigendecomposition
 from priorscope.training.ensemble import TrainedEnsemble, trained_ensemble
@@ -164,6 +164,16 @@ def test_trainings_outside_the_theory_raise():
     ]:
         with pytest.raises(NotCoveredError, match=next(iter(outside))):
             trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=5, **outside))
+
+
+def test_what_is_no_training_raises():
+    x, y, _ = data()
+    for place, use in (
+        ("trajectory", lambda: trajectory(RBF(), x, y, "adam")),
+        ("trained_ensemble", lambda: trained_ensemble(KernelPair(RBF(), RBF()), x, y, "adam")),
+    ):
+        with pytest.raises(PriorscopeError, match=f"{place}: was given a str as its training"):
+            use()
 
 
 def test_until_loss_is_said_to_be_a_cap():

@@ -102,7 +102,9 @@ class GaussianProcess:
             note = f"the kernel has rank {eigen.rank} of {len(eigen.values)} on x; y lies in its range: pseudo-inverse"
             notes = (note,)
         weights = operator.unfold(eigen.solve(operator.fold(labels.values), self.noise))
-        return Posterior(labels, weights, self.noise, eigen.rank, operator.data.fingerprint, operator.note, notes, operator.data)
+        return Posterior(
+            labels, weights, self.noise, eigen.rank, operator.data.fingerprint, operator.note, notes, operator.data
+        )
 
 
 @dataclass(frozen=True, eq=False)

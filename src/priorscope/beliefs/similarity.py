@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..data.inputs import Inputs, count, take
+from ..data.inputs import Inputs, check_inputs, count, take
 from ..errors import DataError
 from ..kernels.kernel import takes_kernel_on_data
 from ..results import Result
@@ -84,6 +84,7 @@ def most_similar(kernel: GivenKernel, x: Inputs, x_new: Inputs, k: int = 5) -> N
         x_new: m points.
         k: how many, at most n.
     """
+    check_inputs(x)
     if not 1 <= k <= count(x):
         raise DataError("k", f"is {k} for {count(x)} points", f"Give 1 to {count(x)}")
     found = cosine(kernel, x_new, x).topk(k, dim=1)
@@ -119,6 +120,7 @@ def indistinguishable_pairs(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> In
         (p, 2), integers.
     """
     kernel = check_kernel(kernel, "indistinguishable")
+    check_inputs(x_new, "x_new")
     train = kernel.diagonal(x).detach().to(torch.float64)
     found, rows = [], max(1, CHUNK // count(x))
     for begin in range(0, count(x_new), rows):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from inspect import Signature, signature
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_origin, runtime_checkable
 
 import psutil
 import torch
@@ -109,6 +109,10 @@ class Kernel(ABC):
             shapes = [[leaf.shape[1:] for leaf in leaves(x)] for x in (x1, x2)]
             if shapes[0] != shapes[1]:
                 raise DataError("x2", f"its points have shapes {shapes[1]}, x1's {shapes[0]}", "Give the same kind")
+            for first, second in zip(leaves(x1), leaves(x2), strict=True):
+                if first.dtype != second.dtype and first.is_floating_point() and second.is_floating_point():
+                    cause = f"has the dtype {second.dtype}, x1 {first.dtype}"
+                    raise DataError("x2", cause, "Give both in one dtype: x.to(torch.float64)")
         check_memory(count(x1) * count(x1 if x2 is None else x2) * leaves(x1)[0].element_size(), "the kernel matrix")
 
 
@@ -328,7 +332,9 @@ def _versions(x: Inputs) -> list[int]:
 def takes_kernel_on_data(function: Callable) -> Callable:
     """Lets `function(kernel, x, ...)` also be called as `function(kernel.on(x), ...)`; pairs likewise.
 
-    x may be given nevertheless; where it equals the data of the kernel, what these have computed is used.
+    x may be given nevertheless; where it equals the data of the kernel, what these have computed is used. Other
+    points in its place raise a DataError: they would be taken for the next argument. By name (x=) other data are
+    other data.
     """
     face = signature(function)
 
@@ -340,25 +346,36 @@ def takes_kernel_on_data(function: Callable) -> Callable:
         if "x" in keywords:
             keywords["x"] = data if equal(keywords["x"], data) else keywords["x"]
             return function(kernel, *args, **keywords)
-        given = bool(args) and equal(args[0], data) and _is_x(face, kernel, args, keywords)
+        given = bool(args) and _is_x(face, kernel, args, keywords)
+        if given and not equal(args[0], data):
+            if _has_points(args[0]):
+                cause = "was given points, and a kernel that is frozen on other data"
+                raise DataError(function.__name__, cause, "Give kernel.kernel, or the x that it is frozen on")
+            given = False
         return function(kernel, data, *(args[1:] if given else args), **keywords)
 
     return call
 
 
 def _is_x(face: Signature, kernel: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
-    """Whether the first argument is the data, and not labels or new points that happen to equal them."""
+    """Whether the first argument stands in the place of x, and not in that of what follows it."""
     if not _fits(face, kernel, *args, **keywords):
         return False
-    return not _fits(face, kernel, args[0], *args, **keywords) or len(args) == 1 or bool(leaves(args[1]))
+    return not _fits(face, kernel, args[0], *args, **keywords) or len(args) == 1 or _has_points(args[1])
+
+
+def _has_points(value: Any) -> bool:
+    return any(leaf.ndim for leaf in leaves(value))
 
 
 def _fits(face: Signature, *args: Any, **keywords: Any) -> bool:
     try:
-        face.bind(*args, **keywords)
+        bound = face.bind(*args, **keywords)
     except TypeError:
         return False
-    return True
+    # The one kind of argument that tells (y, x_new, candidates, training) from (x, y, x_new, candidates).
+    tables = [name for name, one in face.parameters.items() if get_origin(one.annotation) is Mapping]
+    return all(isinstance(bound.arguments[name], Mapping) for name in tables if name in bound.arguments)
 
 
 class KernelMatrices(NamedTuple):

@@ -16,6 +16,7 @@ from ..kernels.kernel import Kernel
 from ..network.function import evaluate
 from ..network.initialization import check_same_rates
 from ..results import Result
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Drift(Result):
 
 def drift(
     before: nn.Module,
-    after: nn.Module,
+    after: nn.Module | Run,
     x: Inputs,
     kernel_before: Kernel | None = None,
     kernel_after: Kernel | None = None,
@@ -65,14 +66,15 @@ def drift(
     """How far a network's function and kernel moved between two snapshots.
 
     Args:
-        before, after: the network at both moments (`model` and `run.model`).
+        before: the network at the first moment.
+        after: the network at the second, or the `Run` that led there: kernels must then be of the run's rates.
         x: the points at which both are compared, n of them.
         kernel_before, kernel_after: its kernels at both moments; both or neither.
         y: (n,) or (n, o), labels: how well each kernel is aligned with them.
 
     Raises:
         DataError: one kernel alone; y without kernels; outputs of different shapes.
-        RatesError: kernels that belong to different rates.
+        RatesError: kernels that belong to different rates, or to others than those of the run.
         ModelError: a model that does not run, or is in the wrong mode.
 
     Source: Fort et al. 2020 (2010.15110), for the kernel distance; Baratin et al. 2021 (2008.00938) for the
@@ -83,6 +85,13 @@ def drift(
     if y is not None and kernel_before is None:
         raise DataError("drift", "has y, but no kernels to align with it", "Give kernel_before and kernel_after")
     check_inputs(x)
+    if isinstance(after, Run):
+        for kernel in (kernel_before, kernel_after):
+            if kernel is not None:
+                check_same_rates(after.rates, kernel.origin.rates, "the run and a kernel")
+        if after.model is None:
+            raise DataError("drift", "was given a run that was loaded without its model", "Give Run.load(.., model=)")
+        after = after.model
     functions = function_drift(evaluate(before, x), evaluate(after, x))
     if kernel_before is None or kernel_after is None:
         return Drift(functions)

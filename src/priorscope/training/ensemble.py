@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError
 from ..kernels.kernel import Kernel, KernelPair, OnData, takes_kernel_on_data
 from ..results import Result, live
-from .filters import check_at, step_limit, weights_filter
+from .filters import check_at, check_training, step_limit, weights_filter
 from .training import Training
 from .trajectory import notes_on, warn_beyond_limit
 
@@ -110,7 +111,7 @@ def trained_ensemble(
     pair: KernelPair | Kernel,
     x: Inputs,
     y: Tensor,
-    training: Training = Training(),
+    training: Any = Training(),
 ) -> TrainedEnsemble:
     """What networks do that are drawn from the initialisation and trained on (x, y), in the limit of width.
 
@@ -120,16 +121,17 @@ def trained_ensemble(
     Args:
         pair: nngp and ntk of the same network (`infinite_width(model)`), or `pair.on(x)` (and then x is left out).
         x: n points.
-        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs, where
-            the kernel is of a model with several. For independent outputs, any multiple of the model's is several sets
-            of labels at once.
-        training: gradient flow to the end by default.
+        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs,
+            where the kernel is of a model with several. For independent outputs, any multiple of the model's is
+            several sets of labels at once.
+        training: a `Training`; gradient flow to the end by default.
 
     Returns:
         A `TrainedEnsemble`: call it with points for a `Gaussian`.
 
     Raises:
         NotCoveredError: for a training that predictions do not cover.
+        PriorscopeError: for a training that is none.
         DataError: for a lone kernel, or labels that do not match.
 
     Source: Lee et al. 2019 (1902.06720).
@@ -143,8 +145,9 @@ def trained_ensemble(
     if not isinstance(pair, KernelPair):
         cause = f"was given a lone {type(pair).__name__}: the law of trained networks needs the nngp and the ntk"
         raise DataError("trained_ensemble", cause, "Give infinite_width(model), or KernelPair(nngp, ntk)")
-    training.require_covered(count(x))
+    training = check_training(training, "trained_ensemble")
     frozen = pair.on(x)
+    training.require_covered(count(x))
     nngp, ntk = frozen.nngp.on(frozen.x), frozen.ntk.on(frozen.x)
     labels, operator = labelled(ntk, y)
     values = operator.eigen.values[: operator.eigen.rank]

@@ -12,15 +12,25 @@ At λ = 0 the filter is its limit: s·t for the flow, ηs·k for plain descent.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, PriorscopeError
 from .training import Training
 
 HALF = 0.5
+
+
+def check_training(training: Any, place: str) -> Training:
+    """The training itself, or a PriorscopeError that says what was given instead."""
+    if not isinstance(training, Training):
+        raise PriorscopeError(
+            place, f"was given a {type(training).__name__} as its training", "Give a Training(...), or leave it out"
+        )
+    return training
 
 
 def check_at(training: Training, at: object) -> float:

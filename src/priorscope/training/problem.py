@@ -14,6 +14,7 @@ from ..data.inputs import Inputs, check_inputs, encode, leaves
 from ..errors import DataError, ModelError, NotCoveredError, RatesError
 from ..network.function import cast, check_mode, outputs_of, place_of
 from ..network.initialization import resolve_rates
+from .filters import check_training
 from .training import Training
 
 RECORDED = 50
@@ -63,9 +64,10 @@ class Problem:
 
 
 def prepare(
-    model: nn.Module, x: Inputs, y: Tensor, training: Training, rates: Any, record: Inputs | None, at: Any
+    model: nn.Module, x: Inputs, y: Tensor, training: Any, rates: Any, record: Inputs | None, at: Any
 ) -> Problem:
     """Checks everything that a real training of this model needs."""
+    training = check_training(training, "train")
     if training.is_flow:
         raise NotCoveredError(
             f"Training(time={training.time})", "is gradient flow, which no real training runs", _FLOW_REMEDY

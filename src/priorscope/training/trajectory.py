@@ -17,7 +17,7 @@ from ..errors import DataError, PriorscopeWarning
 from ..kernels.kernel import KernelPair, takes_kernel_on_data
 from ..network.function import check_module, evaluate
 from ..results import Result, live
-from .filters import check_at, half_lives, residual, step_limit, weights_filter
+from .filters import check_at, check_training, half_lives, residual, step_limit, weights_filter
 from .training import Training
 
 Times = float | Sequence[float] | Tensor
@@ -152,7 +152,7 @@ def trajectory(
     kernel: GivenKernel,
     x: Inputs,
     y: Tensor,
-    training: Training = Training(),
+    training: Any = Training(),
     start: Any = None,
 ) -> Trajectory:
     """The function that training reaches at every time, in closed form.
@@ -163,10 +163,10 @@ def trajectory(
     Args:
         kernel: the NTK (of a pair, its ntk), or `kernel.on(x)` (and then x is left out).
         x: n points.
-        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs, where
-            the kernel is of a model with several. For independent outputs, any multiple of the model's is several sets
-            of labels at once.
-        training: gradient flow to the end by default.
+        y: (n,) or (n, o), or integer classes (n,), which become one-hot − 1/C; C is the model's number of outputs,
+            where the kernel is of a model with several. For independent outputs, any multiple of the model's is
+            several sets of labels at once.
+        training: a `Training`; gradient flow to the end by default.
         start: the network that training starts from; None for f₀ = 0. It is copied.
 
     Returns:
@@ -174,6 +174,7 @@ def trajectory(
 
     Raises:
         NotCoveredError: for a training that predictions do not cover.
+        PriorscopeError: for a training that is none.
         DataError: where y does not match x, the kernel's outputs or those of `start`.
         ModelError: a `start` that does not run, or is in the wrong mode.
 
@@ -186,8 +187,9 @@ def trajectory(
     >>> bool(torch.allclose(path(x), y, atol=1e-4)), path(x, at=0.0).tolist()
     (True, [0.0, 0.0, 0.0])
     """
-    training.require_covered(count(x))
+    training = check_training(training, "trajectory")
     data = check_kernel(kernel.ntk if isinstance(kernel, KernelPair) else kernel, "trajectory").on(x)
+    training.require_covered(count(x))
     labels, operator = labelled(data, y)
     target, copied = labels.values, None
     if start is not None:

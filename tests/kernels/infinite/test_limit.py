@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from priorscope import Initialization, KernelPair
-from priorscope.errors import DataError, NoRuleError, NotExactError, PriorscopeWarning, RatesError
+from priorscope.errors import DataError, ModelError, NoRuleError, NotExactError, PriorscopeWarning, RatesError
 from priorscope.kernels.infinite import dual, infinite_width, rule
 from priorscope.kernels.infinite.registry import RULES
 from tests.cases import mlp
@@ -406,3 +406,25 @@ def test_a_rule_of_the_users():
         assert torch.allclose(limit.ntk(x), limit_of(nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 1))).ntk(x))
     finally:
         del RULES[Square]
+
+
+def test_what_is_no_model_raises():
+    with pytest.raises(ModelError, match="model: is a int"):
+        infinite_width(3)
+
+
+def test_no_grad_around_a_module_raises():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            with torch.no_grad():
+                h = self.a(x)
+            return self.b(h)
+
+    with pytest.raises(NotExactError, match="switches gradients off"):
+        infinite_width(Initialization(2.0, 0.1).apply_(Frozen(), seed=0), Initialization(2.0, 0.1)).ntk(
+            torch.randn(4, 3)
+        )

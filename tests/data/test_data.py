@@ -71,6 +71,9 @@ def test_labels_are_encoded_by_their_kind():
     assert torch.allclose(classes.values.sum(1), torch.zeros(3))
     signs = encode(torch.tensor([1, -1, 1]), 3)
     assert signs.values[:, 0].tolist() == [1, -1, 1]
+    assert encode(torch.tensor([1, 1]), 2).classes == 2
+    assert encode(torch.tensor([1, 1]), 2, signs=True).values[:, 0].tolist() == [1, 1]
+    assert encode(torch.tensor([0, 1]), 2, signs=True).classes == 2
     flat = encode(torch.tensor([0.5, 1.0], dtype=torch.float32), 2)
     assert flat.restore(flat.values).dtype == torch.float32
     assert flat.restore(flat.values).shape == (2,)

@@ -60,7 +60,7 @@ def test_a_class_that_only_the_test_split_has_is_counted(capsys, tmp_path):
     ("rows", "message"),
     [
         ("1,p\n2,q", "has 2 points, of which 1 is for training"),
-        ("1,p\n" * 23 + "2,q", "single class on the 19 training"),
+        ("1,p\n" * 23 + "2,q", "single class on the 19"),
     ],
 )
 def test_labels_that_leave_nothing_to_learn_say_so(capsys, tmp_path, rows, message):

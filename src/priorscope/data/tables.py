@@ -79,7 +79,7 @@ def _read_csv(path: Path, target: str | None, task: str | None) -> Dataset:
         notes.append(f"categorical columns one-hot: {', '.join(categorical)}")
     return Dataset(
         path.stem,
-        torch.as_tensor(wide.to_numpy(dtype=np.float64)),
+        torch.tensor(wide.to_numpy(dtype=np.float64)),
         y,
         features=tuple(map(str, wide.columns)),
         numeric=numeric,

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from priorscope import data
 from priorscope.cli import main
 
 
@@ -38,6 +39,46 @@ def test_report_on_the_users_own_files(capsys, tmp_path):
         "label", "--widths", "8", "--out", tmp_path / "r", "--quiet",
     )  # fmt: skip
     assert (status, err) == (0, "")
+
+
+def test_a_class_that_only_the_test_split_has_is_counted(capsys, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = "\n".join(f"{i % 7},{i % 5},{'pq'[i % 2]}" for i in range(23))
+    table.write_text(f"size,length,label\n{rows}\n9,9,z\n")
+    split = data.split(data.load(str(table), "label"))
+    assert 2 in split.y_test
+    assert 2 not in split.y
+    status, _, err = run(
+        capsys, "report", "--model", "mlp:1x16", "--data", table, "--target", "label", "--widths", "",
+        "--learning-rate", 0.001, "--steps", 5, "--out", tmp_path / "r", "--quiet",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "3 classes" in json.loads((tmp_path / "r" / "report.json").read_text())["facts"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1,p\n2,q", "has 2 points, of which 1 is for training"),
+        ("1,p\n" * 23 + "2,q", "single class on the 19"),
+    ],
+)
+def test_labels_that_leave_nothing_to_learn_say_so(capsys, tmp_path, rows, message):
+    (tmp_path / "t.csv").write_text(f"size,label\n{rows}\n")
+    status, _, err = run(capsys, "report", "--data", tmp_path / "t.csv", "--target", "label", "--out", tmp_path / "r")
+    assert status == 2
+    assert message in err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("widths", ["-4,0", "32,0", "a", "3.5"])
+@pytest.mark.parametrize("command", ["report", "demo"])
+def test_widths_that_are_none_are_refused_before_any_work(capsys, tmp_path, command, widths):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, f"--widths={widths}", "--out", str(tmp_path / "out")])
+    assert exit_.value.code == 2
+    assert f"--widths: '{widths}' are no widths. Give whole numbers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

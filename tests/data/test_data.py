@@ -42,6 +42,28 @@ def test_npz(tmp_path):
     d = data.load(str(path))
     assert d.is_image
     assert d.class_names == ("3", "7")
+    with pytest.raises(DataError, match="--target y: has no meaning"):
+        data.load(str(path), "y")
+
+
+def test_classes_are_counted_on_all_of_the_data():
+    x = torch.randn(20, 2)
+    y = torch.arange(20) % 2
+    y[19] = 2
+    assert data.Dataset("three", x, y).classes == 3
+    assert data.Dataset("four", x, y, class_names=("a", "b", "c", "d")).classes == 4
+    assert data.Dataset("numbers", x, torch.randn(20)).classes is None
+    assert data.Dataset("signs", x, 2 * (torch.arange(20) % 2) - 1).classes is None
+
+
+def test_splits_that_leave_nothing_to_learn_raise():
+    x = torch.randn(20, 2)
+    with pytest.raises(DataError, match="single class on the 16 training points"):
+        data.split(data.Dataset("one", x, torch.zeros(20, dtype=torch.int64)))
+    with pytest.raises(DataError, match="is constant on the training points"):
+        data.split(data.Dataset("flat", x, torch.ones(20)))
+    with pytest.raises(DataError, match="of which 1 is for training"):
+        data.split(data.Dataset("two", x[:2], torch.randn(2)))
 
 
 def test_files_that_cannot_be_used_say_why(tmp_path):
@@ -71,6 +93,9 @@ def test_labels_are_encoded_by_their_kind():
     assert torch.allclose(classes.values.sum(1), torch.zeros(3))
     signs = encode(torch.tensor([1, -1, 1]), 3)
     assert signs.values[:, 0].tolist() == [1, -1, 1]
+    assert encode(torch.tensor([1, 1]), 2).classes == 2
+    assert encode(torch.tensor([1, 1]), 2, signs=True).values[:, 0].tolist() == [1, 1]
+    assert encode(torch.tensor([0, 1]), 2, signs=True).classes == 2
     flat = encode(torch.tensor([0.5, 1.0], dtype=torch.float32), 2)
     assert flat.restore(flat.values).dtype == torch.float32
     assert flat.restore(flat.values).shape == (2,)

@@ -6,6 +6,7 @@ import torch
 import priorscope as ps
 from priorscope.errors import DataError, IndistinguishableError, NotCoveredError
 from tests.cases import mlp
+from tests.unchecked import messages
 
 PAIR = ps.KernelPair(
     ps.kernels.ArcCosine() * 0.5 + ps.kernels.Linear(0.3, 0.1), ps.kernels.ArcCosine() + ps.kernels.RBF()
@@ -71,6 +72,24 @@ def test_signs_are_realised_by_the_same_signs():
     assert verdict.rule == "signs"
     assert abs(verdict.realised["A"] - p) < 6 * error
     assert verdict.neither > 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("floating", [False, True])
+def test_beside_signs_integers_that_are_all_equal_are_signs_too(sign, floating):
+    x, _, x_new, _, _ = problem(6, 3)
+    y = torch.tensor([1, -1, 1, 1, -1, -1])
+    same, mixed = sign * torch.ones(3, dtype=torch.int64), torch.tensor([1, -1, 1])
+    verdict = ps.compare(PAIR, x, y.double() if floating else y, x_new, {"same": same, "mixed": mixed}, T)
+    expected = ps.compare(PAIR, x, y.double(), x_new, {"same": same.double(), "mixed": mixed.double()}, T)
+    assert verdict.rule == "signs"
+    assert verdict.realised == expected.realised
+
+
+def test_classes_that_are_all_one_stay_classes():
+    x, _, x_new, _, _ = problem(6, 2)
+    candidates = {"ones": torch.tensor([1, 1]), "mixed": torch.tensor([0, 1])}
+    assert ps.compare(PAIR, x, torch.tensor([0, 1, 0, 1, 0, 1]), x_new, candidates, T).rule == "classes"
 
 
 def test_classes_are_realised_by_the_same_argmax():
@@ -151,3 +170,52 @@ def test_frozen_pairs_are_taken_where_pairs_and_data_are(tmp_path):
     whole.save(tmp_path / "verdict.npz")
     assert ps.Verdict.load(tmp_path / "verdict.npz").realised == whole.realised
     assert whole.to_dict()["neither"] == whole.neither
+
+
+@pytest.mark.filterwarnings("ignore:.*beyond the limit")
+@pytest.mark.parametrize("given", [False, True])
+def test_a_descent_that_diverges_names_the_step_limit(given):
+    x, y, x_new, a, b = problem()
+    training = ps.Training(learning_rate=100.0, steps=2000)
+    model = mlp(3, 32, 1)
+    kernel, start = (ps.EmpiricalNTK(model), model) if given else (PAIR, None)
+    limit = ps.trajectory(kernel, x, y, training, start=start).step_limit
+    with pytest.raises(NotCoveredError, match=rf"learning_rate=100.0\): diverges.*limit of this kernel is {limit:.4g}"):
+        ps.compare(kernel, x, y, x_new, {"A": a, "B": b}, training, start=start)
+
+
+def test_two_verdicts_are_compared_by_identity():
+    x, y, x_new, a, b = problem()
+    first, second = (ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T, samples=10) for _ in range(2))
+    assert first != second
+    assert len({first, second}) == 2
+
+
+UNCHECKED = """
+import torch
+import priorscope as ps
+
+x, y, x_new, a = torch.randn(4, 2), torch.randn(4), torch.randn(2, 2), torch.randn(2)
+pair = ps.KernelPair(ps.kernels.RBF(), ps.kernels.RBF())
+for changed in (
+    {"candidates": [a, -a]}, {"training": "sgd"}, {"duplicates": "ignore"}, {"samples": 0}, {"samples": 10.5},
+):
+    arguments = {"candidates": {"A": a, "B": -a}, "training": ps.Training(), **changed}
+    try:
+        ps.compare(pair, x, y, x_new, **arguments)
+        print("nothing was raised for", changed)
+    except ps.PriorscopeError as error:
+        print(error)
+"""
+
+
+def test_arguments_of_another_kind_say_what_to_give():
+    starts = [
+        "candidates: are a list",
+        "training: is a str",
+        "duplicates: is 'ignore'",
+        "samples: is 0",
+        "samples: is 1",
+    ]
+    for message, start in zip(messages(UNCHECKED), starts, strict=True):
+        assert message.startswith(start)

@@ -100,3 +100,12 @@ def test_rates_that_cannot_be_right_raise():
         Initialization(weight_variance=-1.0)
     with pytest.raises(RatesError, match="is not a mapping"):
         resolve_rates(model, 3.0)
+
+
+def test_apply_draws_from_seed_zero_by_default():
+    model, again = mlp(3, 4, 1), mlp(3, 4, 1)
+    init = Initialization(2.0, 0.1)
+    init.apply_(model)
+    init.apply_(again, seed=0)
+    assert torch.equal(model[0].weight, again[0].weight)
+    assert not torch.equal(model[0].weight, init.apply_(again, seed=1)[0].weight)

@@ -72,6 +72,10 @@ def test_a_run_beside_its_prediction_and_its_drift(line):
     bars = ps.plot.drift({"width 16": drift}).patches
     assert bars[0].get_height() == pytest.approx(drift.functions.relative)
     assert bars[1].get_height() == pytest.approx(drift.kernels.relative)
+    without_kernels = ps.plot.drift(ps.drift(model, run.model, x)).patches
+    assert np.isnan(without_kernels[1].get_height())
+    alone = ps.plot.drift(drift).patches
+    assert [bar.get_height() for bar in alone] == [bar.get_height() for bar in bars]
 
 
 def test_a_verdict_and_a_similarity(line):
@@ -84,3 +88,62 @@ def test_a_verdict_and_a_similarity(line):
     assert np.allclose(
         ps.plot.similarity(ps.cosine(ps.kernels.RBF(), x)).images[0].get_array(), ps.cosine(ps.kernels.RBF(), x)
     )
+
+
+def test_functions_of_what_is_asked_at_positions(line):
+    x, y = line
+    kernel, grid = ps.kernels.RBF(), torch.linspace(-3, 3, 50)
+    path = ps.trajectory(kernel, x, y, ps.Training(time=2.0))
+    post = ps.GaussianProcess(kernel, noise=0.01).condition(x, y)
+    ensemble = ps.trained_ensemble(ps.KernelPair(kernel, kernel), x, y)
+    for result, means in [
+        (path, path(grid[:, None])),
+        (ps.trajectory(kernel, x, y[:, None], ps.Training(time=2.0)), path(grid[:, None])),
+        (post, post(grid[:, None]).mean),
+        (ensemble, ensemble(grid[:, None]).mean),
+        (ps.trained_ensemble(ps.KernelPair(kernel, kernel), x, y[:, None]), ensemble(grid[:, None]).mean),
+    ]:
+        for positions in (grid, grid[:, None]):
+            drawn = ps.plot.functions(result, positions).lines[0]
+            assert np.allclose(drawn.get_xdata(), grid)
+            assert np.allclose(drawn.get_ydata(), means)
+        with pytest.raises(DataError, match=r"has no positions\. Give x"):
+            ps.plot.functions(result)
+
+
+def test_functions_and_losses_of_trained_networks(line):
+    x, y = line
+    training = ps.Training(learning_rate=0.001, steps=20)
+    run = ps.train(mlp(1, 16, 1), x, y, training)
+    assert np.allclose(ps.plot.functions(run, x).lines[0].get_ydata(), run.outputs[-1, :, 0])
+    runs = ps.train_many(lambda seed: ps.Initialization().apply_(mlp(1, 16, 1), seed), 3, x, y, training)
+    drawn = ps.plot.functions(runs, x).lines
+    assert np.allclose([one.get_ydata() for one in drawn], runs.final[..., 0])
+    curves = ps.plot.trajectory(runs).lines
+    assert np.allclose([one.get_ydata() for one in curves[:3]], runs.losses)
+    assert np.allclose(curves[3].get_ydata(), runs.losses.sort(0).values[1])
+    assert curves[3].get_linewidth() > curves[0].get_linewidth()
+
+
+def test_what_cannot_be_drawn_says_what_to_give(line):
+    x, y = line
+    run = ps.train(mlp(1, 8, 2), x, torch.stack([y, y], 1), ps.Training(learning_rate=0.001, steps=2))
+    with pytest.raises(DataError, match=r"have 2 outputs\. Choose one"):
+        ps.plot.functions(run, x)
+    with pytest.raises(DataError, match=r"have shape \(2, 3, 4\)"):
+        ps.plot.functions(torch.ones(2, 3, 4))
+    with pytest.raises(DataError, match=r"plot.functions\(Spectrum\): says nothing of functions\. Give a Gaussian"):
+        ps.plot.functions(ps.eigenmodes(ps.kernels.RBF(), x))
+    with pytest.raises(DataError, match="holds no Drift"):
+        ps.plot.drift({})
+    with pytest.raises(DataError, match="Draw a matrix"):
+        ps.plot.similarity(torch.ones(3))
+
+
+def test_neighbours_carry_their_numbers(line):
+    x, _ = line
+    near = ps.most_similar(ps.kernels.RBF(), x, torch.tensor([[0.1], [1.9]]), k=3)
+    ax = ps.plot.similarity(near)
+    assert np.allclose(ax.images[0].get_array(), near.cosine)
+    assert [text.get_text() for text in ax.texts] == [str(i) for i in near.index.flatten().tolist()]
+    assert not ps.plot.similarity(ps.most_similar(ps.kernels.RBF(), x, torch.randn(100, 1), k=5)).texts

@@ -7,6 +7,8 @@ import torch
 
 from priorscope import Training
 from priorscope.errors import NotCoveredError, PriorscopeError
+from priorscope.training.optimizer import is_sgd
+from tests.unchecked import messages
 
 
 def test_the_default_is_gradient_flow_to_the_end():
@@ -34,6 +36,11 @@ def test_the_default_is_gradient_flow_to_the_end():
         ({"batch_size": 0, "learning_rate": 0.1, "steps": 3}, "batch_size"),
         ({"optimizer": "adam"}, "optimizer"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+        ({"optimizer": "adman", "learning_rate": 0.1, "steps": 3}, "optimizer"),
+        ({"until_loss": 0.0, "learning_rate": 0.1, "steps": 3}, "until_loss"),
+        ({"until_loss": math.inf, "learning_rate": 0.1, "steps": 3}, "until_loss"),
+        ({"until_loss": math.nan, "learning_rate": 0.1, "steps": 3}, "until_loss"),
     ],
 )
 def test_pairings_that_mean_nothing_raise(fields, name):
@@ -56,6 +63,56 @@ def test_what_predictions_do_not_cover_is_named(fields):
     t = Training(learning_rate=0.1, steps=3, **fields)
     with pytest.raises(NotCoveredError, match=list(fields)[-1]):
         t.require_covered(points=10)
+
+
+def test_an_optimizer_has_one_name_in_any_case():
+    t = Training(learning_rate=0.1, steps=3, optimizer="SGD", momentum=0.9)
+    assert t == Training(learning_rate=0.1, steps=3, momentum=0.9)
+    assert t.uncovered() == []
+    assert is_sgd(t)
+    assert Training(learning_rate=0.1, steps=3, optimizer="AdamW").optimizer == "adamw"
+
+
+@pytest.mark.parametrize("fields", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("optimizer", ["Adam", torch.optim.Adam])
+def test_what_belongs_to_sgd_stands_beside_no_other_optimizer(fields, optimizer):
+    with pytest.raises(NotCoveredError, match="inside a factory"):
+        Training(learning_rate=0.1, steps=3, optimizer=optimizer, **fields)
+
+
+@pytest.mark.parametrize("optimizer", ["LBFGS", torch.optim.LBFGS])
+def test_an_optimizer_that_needs_a_closure_is_refused(optimizer):
+    with pytest.raises(NotCoveredError, match="closure"):
+        Training(learning_rate=0.1, steps=3, optimizer=optimizer)
+
+
+UNCHECKED = """
+from math import inf, nan
+import numpy as np, torch
+from priorscope import Training
+from priorscope.errors import PriorscopeError
+
+descent = {"learning_rate": 0.1, "steps": 3}
+for fields in (
+    {"steps": inf}, {"steps": nan}, {"steps": 2.5}, {"steps": True}, {"steps": "3"}, {"batch_size": 2.5},
+    {"learning_rate": "a"}, {"learning_rate": torch.ones(2)}, {"momentum": None}, {"weight_decay": 1j},
+    {"until_loss": "low"}, {"optimizer": 3}, {"loss": ["mse"]},
+):
+    try:
+        Training(**{**descent, **fields})
+        print("nothing was raised for", fields)
+    except PriorscopeError as error:
+        print(error)
+t = Training(learning_rate=np.float32(0.5), steps=np.int64(3), batch_size=4.0, until_loss=torch.tensor(0.25))
+print(t.learning_rate, t.steps, t.batch_size, t.until_loss)
+"""
+
+
+def test_what_is_no_number_is_named_and_numbers_become_pythons_own():
+    *errors, numbers = messages(UNCHECKED)
+    named = ["steps"] * 5 + ["batch_size", "learning_rate", "learning_rate", "momentum", "weight_decay", "until_loss"]
+    assert [error.split("=)")[0] for error in errors] == [f"Training({n}" for n in [*named, "optimizer", "loss"]]
+    assert numbers == "0.5 3 4 0.25"
 
 
 def test_a_batch_as_large_as_the_data_is_full_batch():

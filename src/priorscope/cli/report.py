@@ -64,7 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    return tuple(int(width) for width in text.split(",") if width)
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} are no widths. Give whole numbers of at least 1, like 32,128")
+    return tuple(map(int, parts))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,7 +85,7 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
     if train is None and len(dataset.x) > MOST * 5 // 4:
         train = MOST
     split = data.split(dataset, train, arguments.test, arguments.seed)
-    shape, outputs = tuple(split.x.shape[1:]), int(split.y.max()) + 1 if dataset.task == "classification" else 1
+    shape, outputs = tuple(split.x.shape[1:]), dataset.classes or 1
     init = _init(arguments, maker)
 
     def make(width: int | None = None) -> nn.Module:
@@ -117,7 +120,7 @@ def _init(arguments: argparse.Namespace, maker: ModelMaker) -> Initialization:
 
 
 def _training(arguments: argparse.Namespace) -> Training | None:
-    plain = arguments.optimizer == "sgd" and arguments.loss == "half_sse" and arguments.batch_size is None
+    plain = arguments.optimizer.lower() == "sgd" and arguments.loss == "half_sse" and arguments.batch_size is None
     if plain and arguments.learning_rate is None and arguments.steps is None:
         if arguments.momentum or arguments.weight_decay:
             raise DataError(

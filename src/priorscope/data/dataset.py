@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .inputs import check_inputs
+from .inputs import check_inputs, encode
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Dataset:
     @property
     def task(self) -> Literal["regression", "classification"]:
         return "regression" if self.y.is_floating_point() else "classification"
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes in all of the data, whatever a split holds; None for numbers and for ±1."""
+        return encode(self.y, len(self.y), len(self.class_names or ())).classes
 
     @property
     def is_image(self) -> bool:
@@ -73,6 +78,8 @@ def split(dataset: Dataset, train: int | None = None, test: int | None = None, s
     test = max(1, min(n - train, train // 4)) if test is None else test
     if train < 1 or test < 1 or train + test > n:
         raise DataError(dataset.name, f"has {n} points, {train} + {test} are asked", "Ask for fewer")
+    if train < 2:
+        raise DataError(dataset.name, f"has {n} points, of which 1 is for training", "Give at least 2 training points")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     chosen, held_out = order[:train], order[train : train + test]
     raw, raw_test = dataset.x[chosen], dataset.x[held_out]
@@ -89,9 +96,17 @@ def split(dataset: Dataset, train: int | None = None, test: int | None = None, s
     if dataset.task == "regression":
         centre, spread = y.mean(), y.std(unbiased=False)
         if not float(spread) > 0:
-            raise DataError(dataset.name, "its target is constant on the training points", "Choose another target")
+            raise DataError(
+                f"the target of {dataset.name}", "is constant on the training points", "Choose another target"
+            )
         y, y_test = (y - centre) / spread, (y_test - centre) / spread
         notes.append(f"the target standardised ({dataset.target} = {float(centre):.4g} + {float(spread):.4g}·y)")
+    elif bool((y == y[0]).all()):
+        raise DataError(
+            f"the target of {dataset.name}",
+            f"has a single class on the {train} training points",
+            "Ask for more training points, another seed, or another target",
+        )
     return Split(
         dataset,
         (raw - mean) / size,

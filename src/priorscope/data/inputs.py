@@ -79,7 +79,7 @@ class Labels:
         return (values[..., 0] if self.flat else values).to(self.dtype)
 
 
-def encode(y: Tensor, points: int, classes: int | None = None, name: str = "y") -> Labels:
+def encode(y: Tensor, points: int, classes: int | None = None, name: str = "y", signs: bool = False) -> Labels:
     """The user's labels, checked and encoded.
 
     Args:
@@ -87,6 +87,7 @@ def encode(y: Tensor, points: int, classes: int | None = None, name: str = "y") 
             0..C−1 and become one-hot − 1/C, (n, C).
         points: the number of inputs that y must match.
         classes: C, where more is known of it than y itself shows.
+        signs: integers that are all 1 are signs too, not the class 1: for labels that stand beside other signs.
     """
     if not isinstance(y, Tensor):
         raise DataError(name, f"is a {type(y).__name__}", "Give a tensor: torch.as_tensor(...)")
@@ -99,7 +100,7 @@ def encode(y: Tensor, points: int, classes: int | None = None, name: str = "y") 
     if y.is_complex() or y.ndim == 2:
         raise DataError(name, f"has dtype {y.dtype} and {y.ndim} axes", "Give classes as (n,) integers, or floats")
     default = torch.get_default_dtype()
-    if y.dtype != torch.bool and bool(((y == 1) | (y == -1)).all()) and bool((y == -1).any()):
+    if y.dtype != torch.bool and bool((y.abs() == 1).all()) and (signs or bool((y == -1).any())):
         return Labels(y.to(torch.float64)[:, None], default, flat=True)
     y = y.to(torch.int64)
     if int(y.min()) < 0:

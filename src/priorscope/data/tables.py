@@ -36,7 +36,13 @@ def load(
         raise DataError(source, "is neither a name nor a .csv or .npz file", f"Names are {', '.join(sorted(NAMES))}")
     if not path.is_file():
         raise DataError(source, "does not exist", "Give the path of a .csv or .npz file")
-    return _read_csv(path, target, task) if path.suffix == ".csv" else _read_npz(path, task)
+    if path.suffix == ".csv":
+        return _read_csv(path, target, task)
+    if target is not None:
+        raise DataError(
+            f"--target {target}", f"has no meaning for {source!r}, whose target is its array y", "Leave it out"
+        )
+    return _read_npz(path, task)
 
 
 def _read_csv(path: Path, target: str | None, task: str | None) -> Dataset:
@@ -73,7 +79,7 @@ def _read_csv(path: Path, target: str | None, task: str | None) -> Dataset:
         notes.append(f"categorical columns one-hot: {', '.join(categorical)}")
     return Dataset(
         path.stem,
-        torch.as_tensor(wide.to_numpy(dtype=np.float64)),
+        torch.tensor(wide.to_numpy(dtype=np.float64)),
         y,
         features=tuple(map(str, wide.columns)),
         numeric=numeric,

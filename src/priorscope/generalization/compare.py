@@ -6,6 +6,7 @@ Gaussian process with the NTK as covariance.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..beliefs.gaussian import Gaussian, Probability
 from ..beliefs.similarity import indistinguishable
 from ..data.inputs import Inputs, Labels, check_inputs, count, encode, take
-from ..errors import DataError, IndistinguishableError, NotCoveredError, SingularKernelError
+from ..errors import DataError, IndistinguishableError, NotCoveredError, PriorscopeError, SingularKernelError
 from ..kernels.kernel import Kernel, KernelPair, takes_kernel_on_data
 from ..results import Result
 from ..training.ensemble import trained_ensemble
@@ -29,7 +30,7 @@ CHUNK = 20_000_000
 """Sampled numbers held at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict(Result):
     """Which of several candidate labellings of the test points a trained network takes.
 
@@ -101,7 +102,9 @@ def compare(
     Raises:
         IndistinguishableError: for test points that the kernel cannot tell from training points.
         DataError: for candidates that do not match, or are equal.
+        NotCoveredError: for one kernel without `start`, and for a descent that diverges beyond all finite numbers.
     """
+    _check_arguments(candidates, training, duplicates, samples)
     check_inputs(x, "x")
     check_inputs(x_new, "x_new")
     labels, encoded, rule = _encode(y, count(x), candidates, count(x_new))
@@ -113,6 +116,7 @@ def compare(
     if start is not None:
         path = trajectory(ntk, x, targets, training, start=start)
         outputs = path(take(x_new, kept)).reshape(1, *chosen.shape[1:])
+        _check_finite(training, path.step_limit, outputs)
         notes += (*path.notes, "one given network: its outcome is deterministic")
         return _deterministic(list(candidates), outputs, chosen, rule, kept, notes)
     if not isinstance(kernel, KernelPair):
@@ -123,14 +127,36 @@ def compare(
         )
     ensemble = trained_ensemble(kernel, x, targets, training)
     law = ensemble(take(x_new, kept))
+    _check_finite(training, ensemble.step_limit, law.mean, law.matrix)
     return _sampled(list(candidates), law, chosen, rule, kept, notes + ensemble.notes, samples, seed)
+
+
+def _check_arguments(candidates: Any, training: Any, duplicates: Any, samples: Any) -> None:
+    if not isinstance(candidates, Mapping):
+        cause = f"are a {type(candidates).__name__}, not a mapping"
+        raise DataError("candidates", cause, "Give {name: labels of the test points}")
+    if not candidates:
+        raise DataError("candidates", "are empty", "Give {name: labels of the test points}")
+    if not isinstance(training, Training):
+        raise PriorscopeError("training", f"is a {type(training).__name__}", "Give a Training(...)")
+    if duplicates not in ("raise", "drop"):
+        raise DataError("duplicates", f"is {duplicates!r}", 'Give "raise" or "drop"')
+    if not isinstance(samples, Integral) or samples < 1:
+        raise DataError("samples", f"is {samples!r}", "Give a whole number of at least 1")
+
+
+def _check_finite(training: Training, limit: float, *values: Tensor) -> None:
+    if not all(bool(torch.isfinite(each).all()) for each in values):
+        raise NotCoveredError(
+            f"Training(learning_rate={training.learning_rate})",
+            f"diverges beyond all finite numbers: the step limit of this kernel is {limit:.4g}",
+            "Use a learning rate below the limit",
+        )
 
 
 def _encode(
     y: Tensor, points: int, candidates: Mapping[str, Tensor], new_points: int
 ) -> tuple[Labels, dict[str, Labels], Rule]:
-    if not candidates:
-        raise DataError("candidates", "are empty", "Give {name: labels of the test points}")
     classes = None
     labels = encode(y, points)
     if labels.classes is not None:
@@ -139,8 +165,9 @@ def _encode(
         ]
         classes = max([labels.classes, *(int(c.max()) + 1 for c in integers if len(c))])
         labels = encode(y, points, classes)
+    signs = _are_signs(labels)
     encoded = {
-        name: encode(candidate, new_points, classes, name=f"the candidate {name!r}")
+        name: encode(candidate, new_points, classes, name=f"the candidate {name!r}", signs=signs)
         for name, candidate in candidates.items()
     }
     for name, candidate in encoded.items():
@@ -152,8 +179,11 @@ def _encode(
             )
     if labels.classes is not None:
         return labels, encoded, "classes"
-    signs = labels.outputs == 1 and all(bool((c.values.abs() == 1).all()) for c in encoded.values())
-    return labels, encoded, "signs" if signs else "regression"
+    return labels, encoded, "signs" if all(map(_are_signs, encoded.values())) else "regression"
+
+
+def _are_signs(labels: Labels) -> bool:
+    return labels.outputs == 1 and bool((labels.values.abs() == 1).all())
 
 
 def _kept(kernel: Kernel | KernelPair, x: Inputs, x_new: Inputs, duplicates: str) -> tuple[Tensor, tuple[str, ...]]:

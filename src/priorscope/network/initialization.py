@@ -112,7 +112,7 @@ class Initialization:
         return Variances(self.weight_variance, self.bias_variance / scale)
 
     @torch.no_grad()
-    def apply_(self, model: nn.Module, seed: int) -> nn.Module:
+    def apply_(self, model: nn.Module, seed: int = 0) -> nn.Module:
         """Draws the weights of every layer that has a law, in place, and returns the model.
 
         Parameters without a law (gains of normalisations, bare tensors) stay as they are; a warning names them.

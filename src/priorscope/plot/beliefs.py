@@ -2,14 +2,24 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from ..beliefs.gaussian import Gaussian
 from ..beliefs.modes import Spectrum
+from ..beliefs.process import Posterior
+from ..beliefs.similarity import Neighbours
 from ..errors import DataError
+from ..training.ensemble import TrainedEnsemble
+from ..training.run import Run
+from ..training.runs import Runs
+from ..training.trajectory import Trajectory
 from . import style
+
+NUMBERED = 400
+"""The most cells of a picture of neighbours that still carry their number."""
 
 
 def functions(
@@ -22,22 +32,25 @@ def functions(
     colour: str = style.BLUE,
     band: float = 1.96,
 ) -> Axes:
-    """Functions of one variable: a Gaussian as its mean and band, or a tensor of curves.
+    """Functions of one variable and one output: a Gaussian as its mean and band, anything else as curves.
 
     Args:
-        result: a Gaussian over the points x, or values (m,) or (s, m), one curve a row.
+        result: a Gaussian over the points x; values (m,) or (s, m), one curve a row; a Run or Runs, whose last
+            recorded outputs are drawn; or a Posterior, Trajectory or TrainedEnsemble, which is asked at x.
         x: (m,) or (m, 1) positions; default 0..m−1.
         data: training points (x, y) drawn as dots.
         band: half-width of a Gaussian's band in standard deviations (1.96: 95 %).
+
+    Raises:
+        DataError: several outputs; a result that is none of these; one that needs x, without it.
     """
-    ax = style.axes(ax, xlabel="input x", ylabel="output f(x)")
+    result = _curves(result, x)
     values = result.mean if isinstance(result, Gaussian) else result
-    if values.ndim > 2 or (isinstance(result, Gaussian) and values.ndim > 1):
-        raise DataError("the functions", f"have shape {tuple(values.shape)}", "Draw one output: (m,) or (s, m)")
     m = values.shape[-1]
     position = torch.arange(m) if x is None else x.reshape(-1)
     if len(position) != m:
         raise DataError("x", f"has {len(position)} positions for {m} values", "Give one position per value")
+    ax = style.axes(ax, xlabel="input x", ylabel="output f(x)")
     order = position.argsort()
     position = style.array(position[order])
     if isinstance(result, Gaussian):
@@ -57,6 +70,40 @@ def functions(
     if ax.get_legend_handles_labels()[1]:
         style.legend(ax)
     return ax
+
+
+def _curves(result: Any, x: Tensor | None) -> Gaussian | Tensor:
+    """What a result says of functions of one output: a Gaussian over (m,), or values (m,) or (s, m)."""
+    if isinstance(result, Run):
+        return _one_output(result.outputs[-1])
+    if isinstance(result, Runs):
+        return _one_output(result.final)
+    if isinstance(result, (Posterior, Trajectory, TrainedEnsemble)):
+        name = type(result).__name__
+        if x is None:
+            raise DataError(f"plot.functions({name})", "has no positions", f"Give x, (m, 1): functions({name}, x)")
+        answer = result(x[:, None] if x.ndim == 1 else x)
+        result = _one_output(answer) if isinstance(answer, Tensor) and answer.ndim == 2 else answer
+    if isinstance(result, Gaussian):
+        flat = result.mean.ndim == 1
+        return result if flat else Gaussian(_one_output(result.mean), result.matrix, result.tolerance)
+    if isinstance(result, Tensor):
+        if result.ndim not in (1, 2):
+            raise DataError("the functions", f"have shape {tuple(result.shape)}", "Draw one output: (m,) or (s, m)")
+        return result
+    raise DataError(
+        f"plot.functions({type(result).__name__})",
+        "says nothing of functions",
+        "Give a Gaussian, a Posterior, a Trajectory, a TrainedEnsemble, a Run, Runs, or values (m,) or (s, m)",
+    )
+
+
+def _one_output(values: Tensor) -> Tensor:
+    """(..., m, 1) -> (..., m)."""
+    if values.shape[-1] != 1:
+        remedy = "Choose one output and draw its values: (m,) or (s, m)"
+        raise DataError("the functions", f"have {values.shape[-1]} outputs", remedy)
+    return values[..., 0]
 
 
 def modes(result: Spectrum, x: Tensor | None = None, ax: Axes | None = None, *, count: int = 4) -> Axes:
@@ -100,10 +147,22 @@ def spectrum(result: Spectrum, y: Tensor | None = None, ax: Axes | None = None) 
     return ax
 
 
-def similarity(result: Tensor, ax: Axes | None = None, *, label: str = "cosine of the kernel") -> Axes:
-    """A matrix of similarities or dual weights between points, (m, n), as a picture with a colour bar centred on 0."""
-    ax = style.axes(ax, xlabel="training point", ylabel="point")
-    size = float(result.abs().max()) or 1.0
-    image = ax.imshow(style.array(result), cmap=style.DIVERGING, vmin=-size, vmax=size, aspect="auto")
+def similarity(result: Tensor | Neighbours, ax: Axes | None = None, *, label: str = "cosine of the kernel") -> Axes:
+    """Similarities or dual weights between points, (m, n), or Neighbours, as a picture, its colours centred on 0.
+
+    Of Neighbours, (m, k), each cell carries the number of the training point, where there is room for it.
+    """
+    near = isinstance(result, Neighbours)
+    values = result.cosine if isinstance(result, Neighbours) else result
+    if values.ndim != 2:
+        raise DataError("the similarities", f"have shape {tuple(values.shape)}", "Draw a matrix: (m, n)")
+    ax = style.axes(ax, xlabel="rank (1 = most similar)" if near else "training point", ylabel="point")
+    size = float(values.abs().max()) or 1.0
+    image = ax.imshow(style.array(values), cmap=style.DIVERGING, vmin=-size, vmax=size, aspect="auto")
+    if isinstance(result, Neighbours):
+        ax.set_xticks(range(values.shape[1]), [str(i + 1) for i in range(values.shape[1])])
+        for (row, column), number in np.ndenumerate(style.array(result.index)):
+            if values.numel() <= NUMBERED:
+                ax.text(column, row, str(number), ha="center", va="center", fontsize=7)
     ax.figure.colorbar(image, ax=ax, label=label)
     return ax

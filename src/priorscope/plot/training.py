@@ -1,6 +1,7 @@
 """Pictures of training: curves of the loss, modes learned one after the other, drift."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from matplotlib.axes import Axes
@@ -8,18 +9,33 @@ from matplotlib.axes import Axes
 from ..errors import DataError
 from ..training.drift import Drift
 from ..training.run import Run
+from ..training.runs import Runs
 from ..training.trajectory import Trajectory
 from . import style
 
 
-def trajectory(result: Trajectory | Run, ax: Axes | None = None, *, label: str | None = None) -> Axes:
-    """The training loss against time or steps: a predicted Trajectory as a line, a really trained Run as dots."""
+def trajectory(result: Trajectory | Run | Runs, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """The training loss against time or steps.
+
+    A predicted Trajectory is a line, a really trained Run are dots, and of Runs every network is a thin line, their
+    median (of those that have not diverged) a thick one.
+    """
+    if not isinstance(result, (Trajectory, Run, Runs)):
+        cause = "has no training loss over time"
+        raise DataError(f"plot.trajectory({type(result).__name__})", cause, "Give a Trajectory, a Run or Runs")
     is_flow = isinstance(result, Trajectory) and result.training.is_flow
     unit = "time of gradient flow" if is_flow else "training step"
     ax = style.axes(ax, xlabel=unit, ylabel="training loss")
     if isinstance(result, Run):
         at, losses = style.array(result.steps), style.array(result.losses)
         ax.plot(at, losses, "o", color=style.VERMILION, ms=3.5, label=label or "really trained")
+    elif isinstance(result, Runs):
+        at, losses = style.array(result.steps), style.array(result.losses)
+        strength = max(0.12, min(0.6, 6 / len(losses)))
+        for one in losses:
+            ax.plot(at, one, color=style.VERMILION, lw=0.8, alpha=strength)
+        name = label or f"median of {len(losses)} trained networks"
+        ax.plot(at, style.array(result.losses.nanmedian(0).values), color=style.VERMILION, lw=1.8, label=name)
     else:
         times = moments(result)
         losses = result.losses(times)
@@ -58,20 +74,28 @@ def moments(path: Trajectory, count: int = 200) -> torch.Tensor:
     return torch.unique(torch.cat([torch.zeros(1, dtype=torch.float64), steps])).clamp_max(end).to(torch.int64)
 
 
-def _first(result: Trajectory | Run) -> float:
+def _first(result: Trajectory | Run | Runs) -> float:
     """Where a symmetric logarithmic axis begins to be logarithmic."""
-    if isinstance(result, Run) or not result.training.is_flow:
+    if isinstance(result, (Run, Runs)) or not result.training.is_flow:
         return 1.0
     return float(moments(result).min())
 
 
-def drift(results: dict[str, Drift], ax: Axes | None = None) -> Axes:
-    """Relative change of the functions and of the kernel between two snapshots, one group of bars a name."""
+def drift(results: Drift | Mapping[str, Drift], ax: Axes | None = None) -> Axes:
+    """Relative change of the functions and of the kernel between two snapshots, one group of bars a name.
+
+    Args:
+        results: one Drift, or {name: Drift}.
+    """
+    if isinstance(results, Drift):
+        results = {"the network": results}
+    if not isinstance(results, Mapping) or not results:
+        raise DataError(f"plot.drift({type(results).__name__})", "holds no Drift", "Give a Drift, or {name: Drift}")
     ax = style.axes(ax, ylabel="relative change during training")
     names = list(results)
     for offset, (field, colour) in enumerate([("functions", style.BLUE), ("kernels", style.ORANGE)]):
         moved = [getattr(results[name], field) for name in names]
-        heights = [0.0 if one is None else one.relative for one in moved]
+        heights = [math.nan if one is None else one.relative for one in moved]  # no bar, rather than one of height 0
         positions = [i + 0.4 * (offset - 0.5) for i in range(len(names))]
         ax.bar(positions, heights, width=0.36, color=colour, label=field)
     ax.set_xticks(range(len(names)), names)

@@ -103,7 +103,8 @@ def report(
 def _points(x: Tensor | Split, y: Tensor | None, x_test: Tensor | None, y_test: Tensor | None, seed: int) -> Points:
     if isinstance(x, Split):
         d = x.dataset
-        return Points(x.x, x.y, x.x_test, x.y_test, x.raw, x.raw_test, d.features, d.class_names, d.name, x.notes)
+        named = (d.features, d.class_names, d.name, x.notes, d.classes)
+        return Points(x.x, x.y, x.x_test, x.y_test, x.raw, x.raw_test, *named)
     check_inputs(x, "x")
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         raise DataError("x and y", "are not tensors", "Give x (n, ...) and y (n,), (n, o) or integer classes")

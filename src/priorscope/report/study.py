@@ -33,6 +33,7 @@ class Points:
     """Training and test points, as the network sees them and as a reader does.
 
     x (n, ...), y (n,) or (n, o), and the same for the test. raw, raw_test: what is drawn. notes: how they were made.
+    classes: their number, where more is known of it than y itself shows.
     """
 
     x: Tensor
@@ -45,10 +46,11 @@ class Points:
     class_names: tuple[str, ...] | None = None
     name: str = "your data"
     notes: tuple[str, ...] = ()
+    classes: int | None = None
 
     @cached_property
     def labels(self) -> Labels:
-        return encode(self.y, len(self.x))
+        return encode(self.y, len(self.x), self.classes)
 
     @cached_property
     def test_labels(self) -> Labels:

@@ -101,6 +101,7 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
         out=out,
         make=make if maker.takes_width else None,
         widths=widths,
+        width=maker.width,
         title=f"What {maker.source} will learn from {dataset.name}",
         description=maker.source,
         seed=arguments.seed,

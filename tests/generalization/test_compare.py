@@ -219,3 +219,17 @@ def test_arguments_of_another_kind_say_what_to_give():
     ]
     for message, start in zip(messages(UNCHECKED), starts, strict=True):
         assert message.startswith(start)
+
+
+def test_a_limit_knows_how_many_classes_its_network_has():
+    init = ps.Initialization(2.0, 0.1, "ntk")
+    limit = ps.infinite_width(init.apply_(mlp(3, 64, 4), 0), init)
+    x, x_new = torch.randn(6, 3), torch.randn(2, 3)
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    verdict = ps.compare(limit, x, y, x_new, {"A": torch.tensor([0, 1]), "B": torch.tensor([1, 2])}, T)
+    targets = torch.nn.functional.one_hot(y, 4).double() - 0.25
+    law = ps.trained_ensemble(limit, x, targets, T)(x_new)
+    p, error = law.probability(lambda f: (f.argmax(-1) == torch.tensor([0, 1])).all(1), seed=4)
+    assert abs(verdict.realised["A"] - p) < 6 * error + 1e-4
+    with pytest.raises(DataError, match="outputs"):
+        ps.compare(limit, x, y, x_new, {"A": torch.tensor([0, 7]), "B": torch.tensor([1, 2])}, T)

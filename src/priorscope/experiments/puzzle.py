@@ -89,8 +89,8 @@ def run(config: Config) -> Outcome:
     met, heavy = bumps["momentum_met"]
     notes = (
         *shown,
-        f"with momentum {MOMENTUM} at η = 1/λ_max only {met} of {heavy} networks meet their own kernel's prediction: the "
-        "counter-example",
+        f"the counter-example: with momentum {MOMENTUM} at η = 1/λ_max only {met} of {heavy} networks do what their "
+        "own kernel predicts",
         "on the line, straight lines do as well as the theory: this task cannot tell a good theory from a ruler",
         "the essay's own data are not known; these five points are read off its figure",
     )

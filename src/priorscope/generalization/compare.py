@@ -107,11 +107,11 @@ def compare(
     _check_arguments(candidates, training, duplicates, samples)
     check_inputs(x, "x")
     check_inputs(x_new, "x_new")
-    labels, encoded, rule = _encode(y, count(x), candidates, count(x_new))
+    ntk = kernel.ntk if isinstance(kernel, KernelPair) else kernel
+    labels, encoded, rule = _encode(y, count(x), candidates, count(x_new), ntk.outputs(x))
     kept, notes = _kept(kernel, x, x_new, duplicates)
     chosen = torch.stack([each.values for each in encoded.values()])[:, kept]  # (j, m, o)
     _check_different(list(candidates), chosen)
-    ntk = kernel.ntk if isinstance(kernel, KernelPair) else kernel
     targets = labels.values[:, 0] if labels.flat else labels.values
     if start is not None:
         path = trajectory(ntk, x, targets, training, start=start)
@@ -155,7 +155,7 @@ def _check_finite(training: Training, limit: float, *values: Tensor) -> None:
 
 
 def _encode(
-    y: Tensor, points: int, candidates: Mapping[str, Tensor], new_points: int
+    y: Tensor, points: int, candidates: Mapping[str, Tensor], new_points: int, outputs: int | None
 ) -> tuple[Labels, dict[str, Labels], Rule]:
     classes = None
     labels = encode(y, points)
@@ -163,7 +163,12 @@ def _encode(
         integers = [
             c for c in candidates.values() if isinstance(c, Tensor) and c.ndim == 1 and not c.is_floating_point()
         ]
-        classes = max([labels.classes, *(int(c.max()) + 1 for c in integers if len(c))])
+        named = max([labels.classes, *(int(c.max()) + 1 for c in integers if len(c))])
+        if outputs is not None and named > outputs:
+            raise DataError(
+                "y and the candidates", f"name {named} classes, the model has {outputs} outputs", "Match them"
+            )
+        classes = named if outputs is None else outputs
         labels = encode(y, points, classes)
     signs = _are_signs(labels)
     encoded = {

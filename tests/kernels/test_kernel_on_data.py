@@ -11,7 +11,7 @@ from priorscope import Training, compare, trained_ensemble
 from priorscope.beliefs import GaussianProcess, cosine, eigenmodes, indistinguishable, influence, most_similar
 from priorscope.errors import DataError
 from priorscope.kernels import RBF, KernelPair
-from priorscope.kernels.kernel import takes_kernel_on_data
+from priorscope.kernels.frozen import takes_kernel_on_data
 from priorscope.training.trajectory import trajectory
 
 X, OTHER = torch.arange(3.0)[:, None], torch.ones(2, 1)

@@ -14,7 +14,7 @@ from priorscope import (
     trajectory,
 )
 from priorscope.errors import DataError, MemoryBudgetError
-from priorscope.kernels.kernel import check_memory
+from priorscope.linalg.memory import check_memory
 
 
 def test_classical_kernels_equal_scikit_learn():

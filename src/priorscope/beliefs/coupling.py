@@ -13,8 +13,13 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, Labels, count, encode
 from ..errors import DataError
-from ..kernels.kernel import COUPLED_LIMIT, Kernel, KernelPair, OnData
+from ..kernels.kernel import Kernel
+from ..kernels.on_data import OnData
+from ..kernels.pair import KernelPair
 from ..linalg.symmetric import Eigendecomposition
+
+COUPLED_LIMIT = 2000
+"""Above this many (points × outputs), coupled outputs are treated as independent: trace kernel ⊗ identity."""
 
 GivenKernel = Any
 """A Kernel, as users give it: `check_kernel` says what else was given."""

@@ -11,7 +11,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from ..errors import DataError, SingularKernelError
-from ..kernels.kernel import check_memory
+from ..linalg.memory import check_memory
 from ..linalg.symmetric import Eigendecomposition, decompose
 from ..results import Result, live
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, count, encode
 from ..errors import DataError, SingularKernelError
-from ..kernels.kernel import takes_kernel_on_data
+from ..kernels.frozen import takes_kernel_on_data
 from ..results import Result, live
 from .coupling import GivenKernel, check_kernel, restored
 

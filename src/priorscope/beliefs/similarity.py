@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..data.inputs import Inputs, check_inputs, count, take
 from ..errors import DataError
-from ..kernels.kernel import takes_kernel_on_data
+from ..kernels.frozen import takes_kernel_on_data
 from ..results import Result
 from .coupling import GivenKernel, check_kernel
 

@@ -18,7 +18,9 @@ from ..beliefs.gaussian import Gaussian, Probability
 from ..beliefs.similarity import indistinguishable
 from ..data.inputs import Inputs, Labels, check_inputs, count, encode, take
 from ..errors import DataError, IndistinguishableError, NotCoveredError, PriorscopeError, SingularKernelError
-from ..kernels.kernel import Kernel, KernelPair, takes_kernel_on_data
+from ..kernels.frozen import takes_kernel_on_data
+from ..kernels.kernel import Kernel
+from ..kernels.pair import KernelPair
 from ..results import Result
 from ..training.ensemble import trained_ensemble
 from ..training.training import Training

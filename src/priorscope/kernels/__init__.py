@@ -1,8 +1,10 @@
 """What makes a kernel. Everything above this floor only spends one."""
 
 from .classical import RBF, ArcCosine, Linear, Periodic
-from .kernel import Kernel, KernelMatrices, KernelPair, OnData, Origin
+from .kernel import Kernel, Origin
+from .on_data import OnData
 from .own import FunctionKernel, PrecomputedKernel
+from .pair import KernelMatrices, KernelPair
 
 __all__ = [
     "RBF",

@@ -15,7 +15,9 @@ from ..data.inputs import Labels, encode
 from ..errors import DataError, NoRuleError, PriorscopeWarning
 from ..kernels.empirical import EmpiricalNTK
 from ..kernels.infinite import infinite_width, mismatches
-from ..kernels.kernel import Kernel, KernelPair, OnData
+from ..kernels.kernel import Kernel
+from ..kernels.on_data import OnData
+from ..kernels.pair import KernelPair
 from ..network.initialization import Initialization, resolve_rates
 from ..training.ensemble import TrainedEnsemble, trained_ensemble
 from ..training.run import Run, train

@@ -12,7 +12,10 @@ from ..beliefs.coupling import Operator, labelled, on_labels, restored
 from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError
-from ..kernels.kernel import Kernel, KernelPair, OnData, takes_kernel_on_data
+from ..kernels.frozen import takes_kernel_on_data
+from ..kernels.kernel import Kernel
+from ..kernels.on_data import OnData
+from ..kernels.pair import KernelPair
 from ..results import Result, live
 from .filters import check_at, check_training, step_limit, weights_filter
 from .training import Training

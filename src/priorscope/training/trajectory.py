@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, restored
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning
-from ..kernels.kernel import KernelPair, takes_kernel_on_data
+from ..kernels.frozen import takes_kernel_on_data
+from ..kernels.pair import KernelPair
 from ..network.function import check_module, evaluate
 from ..results import Result, live
 from .filters import check_at, check_training, half_lives, residual, step_limit, weights_filter

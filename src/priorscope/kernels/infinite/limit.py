@@ -13,7 +13,8 @@ from ...errors import DataError, PriorscopeWarning
 from ...network.function import cast, check_module
 from ...network.initialization import Initialization, fan_in
 from ...network.watching import Graph, Ref, watch
-from ..kernel import Kernel, KernelMatrices, KernelPair, Origin
+from ..kernel import Kernel, Origin
+from ..pair import KernelMatrices, KernelPair
 from .check import SMALL_FAN_IN, is_uniform, mismatches
 from .explain import Explanation
 from .law import Law

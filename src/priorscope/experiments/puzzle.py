@@ -361,7 +361,7 @@ def _draw_candidates(ax: Axes, numbers: dict[str, Any]) -> None:
         ax,
         ylabel="share of networks nearest to the label",
         ylim=(0, 1.15),
-        title="Three candidate labels at each bump, ranked by each density",
+        title="Three candidate labels, ranked by each density",
     )
     ticks, names = [], []
     for b, verdict in enumerate(numbers["candidate_verdicts"]):

@@ -295,16 +295,17 @@ def _draw_line(ax: Axes, numbers: dict[str, Any]) -> None:
 def _draw_density(ax: Axes, numbers: dict[str, Any]) -> None:
     style.axes(
         ax,
-        xlabel="candidate label y at x = 0.5",
+        xlabel="candidate label y of one test point",
         ylabel="log-density, its maximum at 0",
         title="What each density calls probable",
     )
     labels = style.array(numbers["labels"])
     for name, colour in (("right", style.BLUE), ("printed", style.VERMILION)):
-        values = numbers[name][1]
-        ax.plot(labels, style.array(values - values.max()), color=colour, lw=1.8, label=f"{name} density")
+        for probe, values, line in zip(numbers["probes"], numbers[name], (":", "-", "--"), strict=True):
+            label = f"{name}, x = {float(probe):+.1f}"
+            ax.plot(labels, style.array(values - values.max()), color=colour, ls=line, lw=1.8, label=label)
     for i, value in enumerate(numbers["networks_at_probes"][:, 1]):
-        ax.axvline(float(value), color=style.SKY, lw=1, label="trained networks" if i == 0 else None)
+        ax.axvline(float(value), color=style.SKY, lw=1, label="trained networks, x = +0.5" if i == 0 else None)
     ax.set_ylim(-60, 4)
     style.legend(ax, loc="lower left")
 

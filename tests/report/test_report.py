@@ -135,6 +135,17 @@ def test_a_training_that_ends_early_is_compared_at_its_end(tmp_path):
     assert numbers["outside"] == pytest.approx(float(outside), abs=1e-9)
 
 
+def test_the_band_of_a_mean_loss_is_that_of_the_same_descent_on_half_sse(tmp_path):
+    data, model = iris(), network(width=32).float()
+    half = ps.Training(learning_rate=0.001, steps=15)
+    mean = ps.Training(loss="mse", learning_rate=0.001 * len(data.x) * 3 / 2, steps=15)
+    bands = []
+    for name, t in (("half", half), ("mean", mean)):
+        ps.report(model, data, training=t, init=LAW, out=tmp_path / name)
+        bands.append(json.loads((tmp_path / name / "report.json").read_text())["answers"]["predicted"]["band"])
+    assert np.allclose(bands[0]["test_loss"], bands[1]["test_loss"], rtol=1e-6)
+
+
 def test_a_diverging_training_is_not_believed(tmp_path):
     t = ps.Training(learning_rate=5.0, steps=20)
     with pytest.warns(ps.PriorscopeWarning, match="beyond the limit"):

@@ -119,6 +119,13 @@ def test_a_batch_as_large_as_the_data_is_full_batch():
     Training(learning_rate=0.1, steps=3, batch_size=10).require_covered(points=10)
 
 
+def test_a_mean_loss_is_half_sse_at_another_rate():
+    same = Training(loss="mse", learning_rate=0.6, momentum=0.5, steps=4).on_half_sse(4, 3)
+    assert same == Training(learning_rate=0.6 * 2 / 12, momentum=0.5, steps=4)
+    assert Training(loss="mse", time=6.0).on_half_sse(4, 3).time == 1.0
+    assert Training().on_half_sse(4, 3) == Training()
+
+
 def test_mse_is_two_over_n_o_of_half_sse():
     f, y = torch.randn(4, 3), torch.randn(4, 3)
     half_sse = 0.5 * (f - y).square().sum()

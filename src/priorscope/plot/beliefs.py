@@ -125,7 +125,7 @@ def modes(result: Spectrum, x: Tensor | None = None, ax: Axes | None = None, *, 
             lw=1.8,
             label=f"mode {i + 1}, λ = {float(result.values[i]):.3g}",
         )
-    style.legend(ax)
+    style.legend(ax, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))  # above: no corner is always free
     return ax
 
 

@@ -80,7 +80,9 @@ def _networks(study: Study, mean_outputs: Tensor) -> Curves:
     n, o = study.n, study.points.labels.outputs
     start = GaussianProcess(study.limit.nngp).prior(study.points.both)
     f0 = start.sample(NETWORKS * o, seed=study.seed).to(torch.float64).T  # (n + m, s·o)
-    forgotten = trajectory(study.kernel, study.points.x, f0[:n], study.covered)(study.points.both, at=study.run.steps)
+    # As many outputs as all networks have would change the scale of a mean loss; half_sse has none.
+    training = study.covered.on_half_sse(n, o)
+    forgotten = trajectory(study.kernel, study.points.x, f0[:n], training)(study.points.both, at=study.run.steps)
     curves = []
     for mean, forgotten_by_then in zip(mean_outputs, forgotten, strict=True):
         moved = (f0 - forgotten_by_then).T.reshape(NETWORKS, o, -1).mT

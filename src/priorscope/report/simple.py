@@ -12,6 +12,7 @@ from .study import Study
 
 SHOWN = 4
 EXTREMES = 5
+GRID = 60
 
 
 def simple(study: Study) -> Answer:
@@ -74,7 +75,7 @@ def _modes_caption(study: Study) -> str:
     if _dimension(study) == 1:
         return f"The first {SHOWN} modes as functions of the input."
     if _dimension(study) == 2:
-        return f"The first {SHOWN} modes as functions of the two inputs, at the training points."
+        return f"The first {SHOWN} modes as functions of the two inputs; dots are the training points."
     return (
         f"The first {SHOWN} modes, each by the {EXTREMES} training points where it is lowest (left) and highest "
         "(right): what differs between the two sides is what the mode measures."
@@ -97,13 +98,26 @@ def _modes(study: Study) -> Figure:
 
 
 def _planes(study: Study, count: int) -> Figure:
-    figure, axes = plt.subplots(1, count, figsize=(2.6 * count, 2.6), layout="constrained", squeeze=False)
+    """Each mode as a function of both inputs, extended to a grid, the training points over it."""
+    figure, axes = plt.subplots(1, count, figsize=(2.5 * count, 2.9), layout="constrained", squeeze=False, sharey=True)
+    x = study.points.x
+    sides = [
+        torch.linspace(float(low), float(high), GRID, dtype=x.dtype)
+        for low, high in zip(x.amin(0), x.amax(0), strict=True)
+    ]
+    values = study.modes.extend(torch.cartesian_prod(*sides))[:, :count].reshape(GRID, GRID, count)
+    names = study.points.features or ("x₁", "x₂")
+    size = float(values.abs().max())
     for i, ax in enumerate(axes[0]):
-        style.axes(ax, title=f"mode {i + 1}")
-        values = study.modes.vectors[:, i]
-        size = float(values.abs().max())
-        x = style.array(study.points.x)
-        ax.scatter(x[:, 0], x[:, 1], c=style.array(values), cmap=style.DIVERGING, vmin=-size, vmax=size, s=14)
+        style.axes(ax, title=f"mode {i + 1}", xlabel=names[0])
+        first, second = (style.array(side) for side in sides)
+        colours = {"cmap": style.DIVERGING, "vmin": -size, "vmax": size}
+        image = ax.pcolormesh(
+            first, second, style.array(values[..., i]).T, shading="nearest", rasterized=True, **colours
+        )
+        ax.plot(style.array(x[:, 0]), style.array(x[:, 1]), ".", color=style.BLACK, ms=2.5, alpha=0.6)
+    axes[0][0].set_ylabel(names[1])
+    figure.colorbar(image, ax=axes[0], label="mode v(x)", shrink=0.85)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -154,6 +154,13 @@ class Training:
     def loss_scale(self, points: int, outputs: int) -> float:
         """What multiplies the gradient of ½Σ(f−y)² in this loss: 1 for half_sse, 2/(n·o) for mse."""
         return 1.0 if self.loss == "half_sse" else 2.0 / (points * outputs)
+
+    def on_half_sse(self, points: int, outputs: int) -> "Training":
+        """The same descent or flow of a squared loss, said on half_sse: its rate or time takes the loss's scale."""
+        scale = self.loss_scale(points, outputs)
+        rate = None if self.learning_rate is None else self.learning_rate * scale
+        time = None if self.time is None else self.time * scale
+        return replace(self, loss="half_sse", learning_rate=rate, time=time)
 
     def uncovered(self, points: int | None = None) -> list[str]:
         """The fields that predictions do not cover, as `name=value`."""

@@ -287,3 +287,17 @@ def test_influence_is_what_each_label_moves():
     for t in (Training(time=0.7), Training(), Training(learning_rate=0.1, momentum=0.5, steps=9)):
         path = trajectory(RBF(), x, y, t)
         assert torch.allclose(path.influence(x_new) @ y, path(x_new))
+
+
+def test_several_sets_of_labels_have_no_common_mean_loss():
+    import priorscope as ps
+
+    init = ps.Initialization(2.0, 0.1, "ntk")
+    limit = ps.infinite_width(init.apply_(mlp(2, 8, 3), 0), init)
+    x, y = torch.randn(5, 2), torch.randn(5, 6)
+    half = trajectory(limit.ntk, x, y, Training(time=2.0))(x)
+    one = trajectory(limit.ntk, x, y[:, :3], Training(loss="mse", time=2.0 * 15 / 2))(x)
+    assert torch.allclose(half[:, :3], one)
+    for ask in (lambda t: trajectory(limit.ntk, x, y, t), lambda t: ps.trained_ensemble(limit, x, y, t)):
+        with pytest.raises(DataError, match="no common mean loss"):
+            ask(Training(loss="mse", time=1.0))

@@ -17,7 +17,7 @@ from ..kernels.kernel import Kernel
 from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
 from ..results import Result, live
-from .filters import check_at, check_training, step_limit, weights_filter
+from .filters import check_at, check_one_mean, check_training, step_limit, weights_filter
 from .training import Training
 from .trajectory import notes_on, warn_beyond_limit
 
@@ -153,6 +153,7 @@ def trained_ensemble(
     training.require_covered(count(x))
     nngp, ntk = frozen.nngp.on(frozen.x), frozen.ntk.on(frozen.x)
     labels, operator = labelled(ntk, y)
+    check_one_mean(training, labels.outputs, ntk.outputs(ntk.x))
     values = operator.eigen.values[: operator.eigen.rank]
     fingerprints = torch.stack([nngp.fingerprint, ntk.fingerprint])
     ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes_on(training), frozen)

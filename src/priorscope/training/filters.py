@@ -33,6 +33,16 @@ def check_training(training: Any, place: str) -> Training:
     return training
 
 
+def check_one_mean(training: Training, outputs: int, model_outputs: int | None) -> None:
+    """Raises DataError where several sets of labels would share one mean loss: its scale would be of all of them."""
+    if training.loss == "mse" and model_outputs is not None and outputs != model_outputs:
+        raise DataError(
+            "y",
+            f"has {outputs} outputs, several sets of the model's {model_outputs}: they have no common mean loss",
+            "Give one set, or training.on_half_sse(points, outputs), the same training on half_sse",
+        )
+
+
 def check_at(training: Training, at: object) -> float:
     """A time of the flow (0 to infinity) or a whole number of steps, or a DataError."""
     try:

@@ -18,7 +18,7 @@ from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.pair import KernelPair
 from ..network.function import check_module, evaluate
 from ..results import Result, live
-from .filters import check_at, check_training, half_lives, residual, step_limit, weights_filter
+from .filters import check_at, check_one_mean, check_training, half_lives, residual, step_limit, weights_filter
 from .training import Training
 
 Times = float | Sequence[float] | Tensor
@@ -192,6 +192,7 @@ def trajectory(
     data = check_kernel(kernel.ntk if isinstance(kernel, KernelPair) else kernel, "trajectory").on(x)
     training.require_covered(count(x))
     labels, operator = labelled(data, y)
+    check_one_mean(training, labels.outputs, data.outputs(data.x))
     target, copied = labels.values, None
     if start is not None:
         copied = copy.deepcopy(check_module(start, "start"))

@@ -3,7 +3,7 @@
 It copies values and shares the module: work happens while the values are put into the module, for a moment.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -66,8 +66,11 @@ class Snapshot:
         return cast(x, self.values.values())
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self, learning: Collection[str] | None = None) -> Iterator[None]:
         """The shared module with the snapshot's values and modes; its own come back at the end, whatever happens.
+
+        Args:
+            learning: parameters that are differentiated meanwhile; by default all that were when the snapshot was made.
 
         Fused attention is off meanwhile: it has no derivatives, or none that run under vmap.
         """
@@ -78,7 +81,7 @@ class Snapshot:
             stack.enter_context(differentiable_attention())
             for name, parameter in self._parameters.items():
                 stack.callback(parameter.requires_grad_, parameter.requires_grad)
-                parameter.requires_grad_(name in self.learnable)
+                parameter.requires_grad_(name in (self.learnable if learning is None else learning))
                 if not equal(parameter.data, self.values[name]):
                     stack.callback(setattr, parameter, "data", parameter.data)
                     parameter.data = self.values[name]

@@ -77,10 +77,7 @@ def test_every_case_equals_the_loop(case: Case):
 def test_awkward_modules_equal_the_loop(case: Awkward):
     model = modelled(case)
     x = case.points(4)
-    kernel = check(model, x, case.points(3), case.readout)
-    if case.looped is not None:
-        assert ("one point at a time" in kernel.plan(x).method) == case.looped
-        assert ("refuses" in kernel.plan(x).reason or "wrong" in kernel.plan(x).reason) == case.looped
+    check(model, x, case.points(3), case.readout)
 
 
 @pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[7]], ids=repr)

@@ -1,10 +1,12 @@
 """What makes an empirical kernel exact or an error: a module's outputs and gradients, checked on the user's own points.
 
-1. The outputs of a batch, of the size really used, are those of its points one by one, and twice the same. This finds
-   modules that mix the points of a batch, and noise.
-2. The gradient of random combinations of the outputs of two points in one batch, by plain autograd through the
-   untouched module, is the one rebuilt from the rows. This finds what torch.func gets wrong, and mixing that the
-   outputs do not show (a last layer of zeros).
+1. No value that is computed from floating data is read in Python (network/reads.py).
+2. The outputs of two points in one batch are those of each alone, and twice the same; those of every batch, of the size
+   really used, are those of the tapped run, which sees each point alone. This finds modules that mix the points of a
+   batch, and noise.
+3. The gradient of random combinations of the outputs of two points in one batch, by plain autograd through the
+   untouched module, is the one rebuilt from activations and signals. This finds uses that the taps misread, and mixing
+   that the outputs do not show (a last layer of zeros).
 
 Numbers count as equal within the root of the dtype's precision.
 """
@@ -19,7 +21,8 @@ from ...data.inputs import Inputs, count, take
 from ...errors import ModelError, NotExactError
 from ...network.function import pair_of_points
 from ...network.snapshot import Snapshot
-from .contraction import Tiles, pull_back
+from .contraction import Tiles
+from .passes import Pass
 
 
 @torch.no_grad()
@@ -61,6 +64,20 @@ def check_outputs(snapshot: Snapshot, x: Inputs, batch: int) -> None:
                 )
 
 
+@torch.no_grad()
+def check_batch(snapshot: Snapshot, run: Pass, x: Inputs) -> None:
+    """Raises NotExactError where the module's outputs in this batch are not those of the tapped run."""
+    together = snapshot.outputs(x)
+    if together.shape == run.outputs.shape and _close(run.outputs, together) and bool(torch.isfinite(together).all()):
+        return
+    check_outputs(snapshot, x, count(x))  # says which module it is
+    raise NotExactError(
+        "the model",
+        "gives other outputs when its parameters' uses are watched",
+        "Use torch functions of tensors in forward, and parameters that are registered",
+    )
+
+
 @dataclass(frozen=True)
 class Reference:
     """Random cotangents of two points in one batch, and the gradient of their product by plain autograd."""
@@ -85,7 +102,7 @@ def reference(snapshot: Snapshot, x: Inputs, names: tuple[str, ...]) -> Referenc
         except Exception as error:
             raise not_differentiable(error) from error
     gradient = {
-        name: torch.zeros_like(p).flatten() if grad is None else grad.flatten()
+        name: torch.zeros_like(p).flatten() if grad is None else grad.to_dense().flatten()
         for name, p, grad in zip(names, parameters, grads, strict=True)
     }
     return Reference(points, cotangents, gradient)
@@ -101,8 +118,11 @@ def not_differentiable(error: Exception) -> ModelError:
 
 
 def wrong_parameter(tiles: Tiles, expected: Reference) -> str | None:
-    """The parameter whose gradient, rebuilt from the rows, is farthest from autograd's; None where all are equal."""
-    rebuilt = pull_back(tiles, expected.points, expected.cotangents)
+    """The parameter whose gradient, rebuilt from its parts, is farthest from autograd's; None where all are equal."""
+    run = tiles.passes(tiles.snapshot, tiles.account, tiles.names, expected.points)
+    rebuilt = {name: torch.zeros_like(gradient) for name, gradient in expected.gradient.items()}
+    for name, part in tiles.parts(run, expected.cotangents[None], dict.fromkeys(tiles.names, "jacobian")).items():
+        rebuilt[name] = part.dense(rebuilt[name].numel()).sum((0, 1))
     # A gradient that is zero but for rounding is measured against the largest one.
     largest = max(float(gradient.abs().max()) for gradient in expected.gradient.values())
     worst, name_of_worst = 1.0, None

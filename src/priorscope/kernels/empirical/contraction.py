@@ -1,10 +1,10 @@
-"""Θ = J diag(c) Jᵀ tile by tile: sums over groups of parameters, of products of two tiles of Jacobian rows.
+"""Θ = J diag(c) Jᵀ tile by tile: sums over parameters of products of two tiles of their parts.
 
-`Tiles` makes the rows that a plan asks for; the functions below say what becomes of them.
+`Tiles` makes the parts that a plan asks for; the functions below say what becomes of them.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,25 +15,39 @@ from tqdm import tqdm
 from ...data.inputs import Inputs, count, take
 from ...errors import ModelError
 from ...network.snapshot import Snapshot
-from .plan import Group, Plan
-from .rows import Rows
+from .account import Account
+from .factors import Dense, Factor, Form, Ids, Outer
+from .passes import Pass, Passes
+from .plan import Group, Plan, Way
+from .uses import Lookup
 
 
 class Tile(NamedTuple):
-    """The rows of some points and some outputs."""
+    """Some points and some outputs."""
 
     points: slice
     outputs: slice
 
 
+Parts = dict[str, Factor]
+
+
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """The rows of a snapshot's Jacobian, in the tiles of a plan."""
+    """The parts of a snapshot's Jacobian, in the tiles of a plan.
+
+    seen: called once for every piece, with its pass and its points.
+    """
 
     snapshot: Snapshot
-    rows: Rows
+    account: Account
+    passes: Passes
     plan: Plan
+    names: tuple[str, ...]
+    dtype: torch.dtype
     progress: bool = False
+    seen: Callable[[Pass, Inputs], None] | None = None
+    _done: set[tuple[int, int, int]] = field(default_factory=set)
 
     def of(self, group: Group, points: int) -> list[Tile]:
         """The tiles to be kept, of so many points."""
@@ -50,27 +64,51 @@ class Tiles:
         starts = range(start, end, group.streamed)
         return [Tile(slice(i, min(i + group.streamed, end)), tile.outputs) for i in starts]
 
-    def make(self, group: Group, tile: Tile, x: Inputs) -> list[Tensor]:
-        """The rows of one piece."""
-        return self.rows(self.snapshot, take(x, tile.points), tile.outputs, group.names)
+    def make(self, group: Group, piece: Tile, x: Inputs) -> Parts:
+        """The parts of one piece."""
+        points = self.snapshot.cast(take(x, piece.points))
+        run = self.passes(self.snapshot, self.account, self.names, points)
+        key = (id(x), piece.points.start, piece.points.stop)
+        if self.seen is not None and key not in self._done:
+            self.seen(run, points)
+            self._done.add(key)
+        m, o = run.outputs.shape
+        units = torch.eye(o, dtype=run.outputs.dtype, device=run.outputs.device)[piece.outputs]
+        return self.parts(run, units[:, None].expand(-1, m, -1), dict(zip(group.names, group.ways, strict=True)))
 
-    def keep(self, group: Group, tile: Tile, x: Inputs) -> list[Tensor]:
-        """The rows of a whole tile, made piece by piece."""
+    def parts(self, run: Pass, cotangents: Float[Tensor, "k m o"], ways: Mapping[str, Way]) -> Parts:
+        """The parts of combinations of the outputs, of the parameters in `ways`."""
+        signals, own = run.signals(cotangents, self.plan.backward)
+        made: Parts = {}
+        for name, way in ways.items():
+            factor = _part(self.account, run, signals, own, name, way, self.snapshot.values[name].numel())
+            if factor is not None:
+                made[name] = factor.like([_accumulated(t, self.dtype) for t in factor.tensors()])
+        for name, factor in made.items():
+            _finite(factor.tensors()[-1], name)
+        return made
+
+    def keep(self, group: Group, tile: Tile, x: Inputs) -> Parts:
+        """The parts of a whole tile, made piece by piece."""
         pieces = self.pieces(group, tile)
         if len(pieces) == 1:
             return self.make(group, tile, x)
         start, points = tile.points.start, tile.points.stop - tile.points.start
-        kept: list[Tensor] = []
+        kept: Parts = {}
         for piece in pieces:
             made = self.make(group, piece, x)
-            kept = kept or [row.new_empty(points, *row.shape[1:]) for row in made]
-            for whole, part in zip(kept, made, strict=True):
-                whole[piece.points.start - start : piece.points.stop - start] = part
+            kept = kept or {
+                name: part.like([t.new_empty(points, *t.shape[1:]) for t in part.tensors()])
+                for name, part in made.items()
+            }
+            for name, part in made.items():
+                for whole, t in zip(kept[name].tensors(), part.tensors(), strict=True):
+                    whole[piece.points.start - start : piece.points.stop - start] = t
             del made, part  # before the next piece exists
         return kept
 
-    def each(self, x: Inputs) -> Iterator[tuple[Group, Tile, list[Tensor]]]:
-        """Every tile of x with its rows, once."""
+    def each(self, x: Inputs) -> Iterator[tuple[Group, Tile, Parts]]:
+        """Every tile of x with its parts, once."""
         todo = [
             (group, piece)
             for group in self.plan.groups
@@ -81,103 +119,170 @@ class Tiles:
             yield group, tile, self.make(group, tile, x)
 
 
+def _part(
+    account: Account,
+    run: Pass,
+    signals: Sequence[Tensor],
+    own: Sequence[Tensor],
+    name: str,
+    way: Way,
+    entries: int,
+) -> Factor | None:
+    """One parameter's part, from all its uses; None where it has none."""
+    if name in account.left:
+        return Dense(own[account.left.index(name)])
+    factors: list[Factor] = []
+    for i in account.of(name):
+        rule, rows = account.uses[i].rule, account.uses[i].rule.signals(signals[i])
+        activations = rule.activations(run.inputs[i])
+        if isinstance(rule, Lookup):
+            if rule.padding is not None:
+                rows = rows * (activations != rule.padding)[:, None, None, :, None]
+            factors.append(Ids(activations, rows))
+        else:
+            factors.append(Outer(activations, rows, rule.flipped))
+    biases = [account.uses[i].rule.bias(signals[i]) for i in account.biases(name)]
+    if way == "jacobian":
+        dense = [factor.dense(entries) for factor in _merged(factors)] + biases
+        return Dense(sum(dense[1:], dense[0])) if dense else None
+    if not factors:
+        return None
+    (factor,) = _merged(factors)
+    return factor
+
+
+def _merged(factors: Sequence[Factor]) -> list[Factor]:
+    """Uses of one kind as one, their positions side by side: this is where their cross-terms come from."""
+    kinds: dict[object, list[Factor]] = {}
+    for factor in factors:
+        shapes = tuple(t.shape[1:2] + t.shape[-1:] for t in factor.tensors()) if isinstance(factor, Outer) else ()
+        flipped = factor.flipped if isinstance(factor, Outer) else None
+        kinds.setdefault((flipped, shapes), []).append(factor)
+    merged = []
+    for same in kinds.values():
+        first, *others = same
+        if others:
+            columns = zip(*(factor.tensors() for factor in same), strict=True)
+            axes = (1, 3) if isinstance(first, Ids) else (2, 3)
+            first = first.like([torch.cat(parts, axis) for axis, parts in zip(axes, columns, strict=True)])
+        merged.append(first)
+    return merged
+
+
+def _accumulated(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype) if values.is_floating_point() else values
+
+
 def blocks(tiles: Tiles, x1: Inputs, x2: Inputs | None, rates: Mapping[str, float]) -> Float[Tensor, "n1 o n2 o"]:
     """Θ between all points and all outputs."""
-    o, like = tiles.plan.outputs, next(iter(tiles.snapshot.values.values()))
-    result = like.new_zeros(count(x1), o, count(x1 if x2 is None else x2), o, dtype=tiles.snapshot.dtype)
-    for first, second, product in _products(tiles, x1, x2, rates, trace=False):
+    o = tiles.plan.outputs
+    result = _zeros(tiles, count(x1), o, count(x1 if x2 is None else x2), o)
+    for first, second, _, product in _products(tiles, x1, x2, rates, "blocks"):
         result[first.points, first.outputs, second.points, second.outputs] += product
         if x2 is None and first != second:
             result[second.points, second.outputs, first.points, first.outputs] += product.permute(2, 3, 0, 1)
     return result
 
 
-def trace(tiles: Tiles, x1: Inputs, x2: Inputs | None, rates: Mapping[str, float]) -> Float[Tensor, "n1 n2"]:
-    """The mean over outputs of Θ's diagonal blocks."""
-    like = next(iter(tiles.snapshot.values.values()))
-    result = like.new_zeros(count(x1), count(x1 if x2 is None else x2), dtype=tiles.snapshot.dtype)
-    for first, second, product in _products(tiles, x1, x2, rates, trace=True):
-        result[first.points, second.points] += product
+def per_output(tiles: Tiles, x1: Inputs, x2: Inputs | None, rates: Mapping[str, float]) -> Float[Tensor, "o n1 n2"]:
+    """Θ's diagonal blocks, one kernel for each output."""
+    result = _zeros(tiles, tiles.plan.outputs, count(x1), count(x1 if x2 is None else x2))
+    for first, second, _, product in _products(tiles, x1, x2, rates, "per output"):
+        result[first.outputs, first.points, second.points] += product
         if x2 is None and first != second:
-            result[second.points, first.points] += product.T
-    return result.div_(tiles.plan.outputs)
+            result[first.outputs, second.points, first.points] += product.mT
+    return result
+
+
+def traces(
+    tiles: Tiles, x1: Inputs, x2: Inputs | None, rates: Mapping[str, float], layers: Mapping[str, str]
+) -> dict[str, Float[Tensor, "n1 n2"]]:
+    """The means over outputs of Θ's diagonal blocks, one for each layer; `layers` is {parameter: its layer}."""
+    shape = count(x1), count(x1 if x2 is None else x2)
+    result = {layer: _zeros(tiles, *shape) for layer in dict.fromkeys(layers.values())}
+    for first, second, layer, product in _products(tiles, x1, x2, rates, "trace", layers):
+        result[layer][first.points, second.points] += product
+        if x2 is None and first != second:
+            result[layer][second.points, first.points] += product.T
+    return {layer: total.div_(tiles.plan.outputs) for layer, total in result.items()}
 
 
 def diagonal(tiles: Tiles, x: Inputs, rates: Mapping[str, float]) -> Float[Tensor, " n"]:
-    """The diagonal of `trace` without the rest of it."""
-    like = next(iter(tiles.snapshot.values.values()))
-    result = like.new_zeros(count(x), dtype=tiles.snapshot.dtype)
-    for group, tile, rows in tiles.each(x):
-        for name, row in zip(group.names, rows, strict=True):
-            squares = torch.einsum("ip,ip->i", row.flatten(1), row.flatten(1))
-            result[tile.points] += rates[name] * _finite(squares, name)
+    """The diagonal of the trace form without the rest of it."""
+    result = _zeros(tiles, count(x))
+    for _, tile, parts in tiles.each(x):
+        for name, part in parts.items():
+            result[tile.points] += rates[name] * _finite(part.squares(), name)
     return result.div_(tiles.plan.outputs)
 
 
 def features(tiles: Tiles, x: Inputs) -> Float[Tensor, "no p"]:
     """J itself, columns in the order of the parameters."""
-    sizes = {name: tiles.snapshot.values[name].numel() for group in tiles.plan.groups for name in group.names}
     starts, total = {}, 0
-    for name, size in sizes.items():
-        starts[name], total = total, total + size
-    like = next(iter(tiles.snapshot.values.values()))
-    result = like.new_zeros(count(x), tiles.plan.outputs, total, dtype=tiles.snapshot.dtype)
-    for group, tile, rows in tiles.each(x):
-        for name, row in zip(group.names, rows, strict=True):
-            columns = slice(starts[name], starts[name] + sizes[name])
-            result[tile.points, tile.outputs, columns] = _finite(row, name)
+    for name in tiles.names:
+        starts[name], total = total, total + tiles.snapshot.values[name].numel()
+    result = _zeros(tiles, count(x), tiles.plan.outputs, total)
+    for _, tile, parts in tiles.each(x):
+        for name, part in parts.items():
+            entries = tiles.snapshot.values[name].numel()
+            columns = slice(starts[name], starts[name] + entries)
+            result[tile.points, tile.outputs, columns] = _finite(part.dense(entries), name)
     return result.flatten(0, 1)
 
 
-def pull_back(tiles: Tiles, x: Inputs, cotangents: Float[Tensor, "n o"]) -> dict[str, Tensor]:
-    """{parameter: its entries of Jᵀu, (entries,)}."""
-    result: dict[str, Tensor] = {}
-    for group, tile, rows in tiles.each(x):
-        weights = cotangents[tile.points, tile.outputs].reshape(-1)
-        for name, row in zip(group.names, rows, strict=True):
-            part = weights.to(row.dtype) @ row.flatten(0, 1)
-            result[name] = result[name] + part if name in result else part
-    return result
-
-
 def _products(
-    tiles: Tiles, x1: Inputs, x2: Inputs | None, rates: Mapping[str, float], trace: bool
-) -> Iterator[tuple[Tile, Tile, Tensor]]:
-    """Every pair of tiles with the product of their rows; of a symmetric matrix, only one of each two."""
+    tiles: Tiles,
+    x1: Inputs,
+    x2: Inputs | None,
+    rates: Mapping[str, float],
+    form: Form,
+    layers: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Tile, Tile, str, Tensor]]:
+    """Every pair of tiles with their products, by layer; of a symmetric matrix, only one of each two."""
     todo = [(group, first) for group in tiles.plan.groups for first in tiles.of(group, count(x1))]
     for group, first in tqdm(todo, desc="empirical ntk", disable=not tiles.progress, leave=False):
         left = tiles.keep(group, first, x1)
         if x2 is None:
             # Rounding of a product of a matrix with itself need not be symmetric.
-            yield first, first, _symmetric(_product(group, left, left, rates, trace))
+            for layer, product in _product(left, left, rates, form, layers):
+                yield first, first, layer, _symmetric(product, form)
             others = tiles.of(group, count(x1))
             others = others[others.index(first) + 1 :]
         else:
             others = tiles.of(group, count(x2))
         for other in others:
-            if trace and other.outputs != first.outputs:
+            if form != "blocks" and other.outputs != first.outputs:
                 continue
             for second in tiles.pieces(group, other):
                 right = tiles.make(group, second, x1 if x2 is None else x2)
-                yield first, second, _product(group, left, right, rates, trace)
+                for layer, product in _product(left, right, rates, form, layers):
+                    yield first, second, layer, product
                 del right  # before the next one exists
         del left
 
 
-def _product(group: Group, left: list[Tensor], right: list[Tensor], rates: Mapping[str, float], trace: bool) -> Tensor:
-    """Σ over parameters of c · left · rightᵀ: (s, t) summed over outputs, or (s, k, t, m)."""
-    (s, k, _), (t, m, _) = left[0].shape, right[0].shape
-    flat = (s, t) if trace else (s * k, t * m)
-    total = left[0].new_zeros(flat)
-    for name, a, b in zip(group.names, left, right, strict=True):
-        total.addmm_(a.view(flat[0], -1), b.view(flat[1], -1).T, alpha=rates[name])
-        _finite(total, name)
-    return total if trace else total.view(s, k, t, m)
+def _product(
+    left: Parts, right: Parts, rates: Mapping[str, float], form: Form, layers: Mapping[str, str] | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Σ over a layer's parameters of c · left · rightᵀ, for each layer (one in all, where none are named)."""
+    totals: dict[str, Tensor] = {}
+    for name, part in left.items():
+        layer = "" if layers is None else layers[name]
+        product = part.product(right[name], form).mul_(rates[name])
+        totals[layer] = totals[layer].add_(_finite(product, name)) if layer in totals else _finite(product, name)
+    yield from totals.items()
 
 
-def _symmetric(product: Tensor) -> Tensor:
-    flat = product if product.ndim == 2 else product.flatten(2).flatten(0, 1)
-    return ((flat + flat.T) / 2).view(product.shape)
+def _symmetric(product: Tensor, form: Form) -> Tensor:
+    if form == "blocks":
+        flat = product.flatten(2).flatten(0, 1)
+        return ((flat + flat.T) / 2).view(product.shape)
+    return (product + product.mT) / 2
+
+
+def _zeros(tiles: Tiles, *shape: int) -> Tensor:
+    like = next(iter(tiles.snapshot.values.values()))
+    return torch.zeros(shape, dtype=tiles.dtype, device=like.device)
 
 
 def _finite(values: Tensor, name: str) -> Tensor:

@@ -1,25 +1,30 @@
 """`EmpiricalNTK`: the neural tangent kernel of a module with the weights that it has, exact or an error."""
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from ...data.inputs import Inputs, check_inputs, count
-from ...errors import MemoryBudgetError, ModelError, NotExactError, PriorscopeError, RatesError
+from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, PriorscopeError, RatesError
 from ...network.function import Readout, check_mode, pair_of_points
 from ...network.initialization import resolve_rates
+from ...network.reads import check_reads
 from ...network.snapshot import Snapshot
 from ..kernel import Kernel, Origin
 from . import contraction
-from .certificate import check_outputs, not_differentiable, reference, wrong_parameter
+from .account import Account, account
+from .certificate import Reference, check_batch, check_outputs, not_differentiable, reference, wrong_parameter
 from .contraction import Tiles
-from .plan import Form, Plan, Workload, make_plan
-from .probe import Probe, probe
-from .rows import Rows, looped, vectorized
+from .factors import Form
+from .passes import Pass, looped, vectorized
+from .plan import Plan, Share, Workload, make_plan
+from .tap import OtherCallsError
+from .uses import Lookup
 
 DEFAULT_MEMORY = 2**30
 
@@ -44,6 +49,8 @@ class EmpiricalNTK(Kernel):
         parameters: a name, the name of a module, or several of them: all other parameters get c = 0.
         memory: bytes that the kernel may take above the model itself; 1 GiB by default.
         progress: shows a bar.
+        accumulate: torch.float32 or float64 of products, sums and results. None: of a float32 or float64 model its own
+            dtype; of bfloat16 and float16 ones float32, rounded once at the end.
 
     `coupled` is always True: how many outputs there are shows in `blocks(x).shape` only.
 
@@ -73,6 +80,7 @@ class EmpiricalNTK(Kernel):
         parameters: str | Iterable[str] | None = None,
         memory: int | None = None,
         progress: bool = False,
+        accumulate: torch.dtype | None = None,
     ):
         if memory is not None and not memory > 0:
             raise MemoryBudgetError("memory", f"is {memory}", "Give a positive number of bytes, or None for 1 GiB")
@@ -83,22 +91,61 @@ class EmpiricalNTK(Kernel):
         given = resolve_rates(model, rates)
         self.origin = Origin("empirical ntk", rates={n: c if n in learns else 0.0 for n, c in given.items()})
         self.rates = {name: c for name, c in (self.origin.rates or {}).items() if c > 0}
+        if accumulate not in (None, torch.float32, torch.float64):
+            raise ModelError("accumulate", f"is {accumulate}", "Choose torch.float32, torch.float64 or None")
+        self.accumulate = accumulate
         self.memory, self.progress = DEFAULT_MEMORY if memory is None else int(memory), progress
         if not self.rates:
             raise RatesError("the empirical ntk", "has no parameter that learns", "Set requires_grad, or give rates=")
         _check_dtypes(self.snapshot, self.rates)
 
     def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
-        return self._compute("trace", x1, x2)
+        one_layer = dict.fromkeys(self.rates, "")
+        return self._compute("trace", x1, x2, lambda t: contraction.traces(t, x1, x2, self.rates, one_layer)[""])
 
     def variances(self, x: Inputs) -> Tensor:
-        return self._compute("diagonal", x, None)
+        return self._compute("diagonal", x, None, lambda t: contraction.diagonal(t, x, self.rates))
 
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
-        return self._compute("blocks", x1, x2)
+        return self._compute("blocks", x1, x2, lambda t: contraction.blocks(t, x1, x2, self.rates))
+
+    def per_output(self, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "o n1 n2"]:
+        """One kernel for each output: the diagonal blocks of `blocks`, whose mean is `kernel(x1, x2)`.
+
+        Returns:
+            (o, n1, n2).
+        """
+        self._check(x1, x2)
+        return self._compute("per output", x1, x2, lambda t: contraction.per_output(t, x1, x2, self.rates))
+
+    def layers(
+        self, x1: Inputs, x2: Inputs | None = None, groups: Mapping[str, str | Iterable[str]] | None = None
+    ) -> dict[str, Float[Tensor, "n1 n2"]]:
+        """What every layer adds to the kernel: {layer: its part of `kernel(x1, x2)`}, whose sum is the kernel.
+
+        A layer is the module that holds a parameter, by its path; a parameter of the model itself goes by its name.
+
+        Args:
+            x1, x2: inputs; None for x2 is the Gram matrix of x1.
+            groups: {name: parameters or modules} to sum over instead. They must not overlap; what is in none is left
+                out.
+
+        Returns:
+            {name: (n1, n2)}, each positive semi-definite.
+
+        Raises:
+            RatesError: a group names nothing that learns, or two name the same parameter.
+        """
+        self._check(x1, x2)
+        layers = self._layers(groups)
+        rates = {name: c for name, c in self.rates.items() if name in layers}
+        found = set(layers.values())
+        return self._compute(
+            "trace", x1, x2, lambda t: contraction.traces(t, x1, x2, rates, layers), tuple(rates), len(found)
+        )
 
     def outputs(self, x: Inputs) -> int:
-        points = pair_of_points(self.snapshot.cast(x))
+        points = self.snapshot.cast(pair_of_points(x))
         with self.snapshot.installed(), torch.no_grad():
             return self.snapshot.outputs(points).shape[1]
 
@@ -111,88 +158,183 @@ class EmpiricalNTK(Kernel):
         Returns:
             (n·o, p), points first; columns in the order of `named_parameters()`, of those with c > 0.
         """
-        return self._compute("features", check_inputs(x), None)
+        check_inputs(x)
+        return self._compute("features", x, None, lambda t: contraction.features(t, x))
 
     def plan(self, x1: Inputs, x2: Inputs | None = None, form: Form = "trace") -> Plan:
-        """How the kernel would be computed: method and why, tiles, flops, bytes.
+        """How the kernel would be computed: method and why, the way of every parameter, tiles, flops, bytes.
 
         Args:
             x1, x2: inputs; None for x2 is the Gram matrix of x1.
-            form: "trace" (`kernel(x1, x2)`), "blocks", "diagonal" or "features".
+            form: "trace" (`kernel(x1, x2)`), "blocks", "per output", "diagonal" or "features".
         """
         self._check(x1, x2)
-        x1, x2 = self.snapshot.cast(x1), None if x2 is None else self.snapshot.cast(x2)
-        with self.snapshot.installed():
-            return self._certified(form, x1, x2).plan
+        if form not in get_args(Form):
+            raise DataError("form", f"is {form!r}", f"Choose one of {', '.join(get_args(Form))}")
+        names = tuple(self.rates)
+        with self.snapshot.installed(names):
+            return self._certified(form, x1, x2, names, 1).plan
 
-    def _compute(self, form: Form, x1: Inputs, x2: Inputs | None) -> Tensor:
-        x1, x2 = self.snapshot.cast(x1), None if x2 is None else self.snapshot.cast(x2)
-        with self.snapshot.installed():
-            tiles = self._certified(form, x1, x2)
-            batch = max(group.samples for group in tiles.plan.groups)
-            for x in (x1,) if x2 is None else (x1, x2):
-                check_outputs(self.snapshot, x, batch)
-            with torch.no_grad():
-                if form == "features":
-                    return contraction.features(tiles, x1)
-                if form == "diagonal":
-                    return contraction.diagonal(tiles, x1, self.rates)
-                if form == "trace":
-                    return contraction.trace(tiles, x1, x2, self.rates)
-                return contraction.blocks(tiles, x1, x2, self.rates)
+    def _compute(
+        self,
+        form: Form,
+        x1: Inputs,
+        x2: Inputs | None,
+        contract: Callable[[Tiles], Any],
+        names: tuple[str, ...] | None = None,
+        layers: int = 1,
+    ) -> Any:
+        names = tuple(self.rates) if names is None else names
+        with self.snapshot.installed(names), torch.no_grad():
+            tiles = self._certified(form, x1, x2, names, layers)
+            try:
+                result = contract(tiles)
+            except OtherCallsError:
+                # Parameters have other uses at other points: each point by plain autograd.
+                result = contract(self._certified(form, x1, x2, names, layers, only_autograd=True))
+        dtype = self.accumulate or self.snapshot.dtype
+        return tree_map(lambda t: t.to(dtype), result)
 
-    def _certified(self, form: Form, x1: Inputs, x2: Inputs | None) -> Tiles:
-        """The plan, and a way of making rows that gives autograd's own gradients on two of the points."""
-        seen = probe(self.snapshot, x1)
-        work = self._workload(seen, form, count(x1), count(x1 if x2 is None else x2), x2 is None)
-        make_plan(work, self.memory)  # what does not fit raises before anything runs
-        check_outputs(self.snapshot, pair_of_points(x1), 2)
-        expected = reference(self.snapshot, x1, tuple(self.rates))
-        trial = replace(work, form="diagonal", n1=2, n2=2, same=True)
-        try:
-            tiles = Tiles(self.snapshot, vectorized, make_plan(trial, self.memory, "all points of a tile at once"))
-            with torch.no_grad():
-                wrong = wrong_parameter(tiles, expected)
-            reason = "all points of a tile at once" if wrong is None else f"torch.func's gradient of `{wrong}` is wrong"
-        except PriorscopeError:
-            raise
-        except Exception as error:
-            wrong, reason = "", f"torch.func refuses: {_brief(error)}"
-        if wrong is None:
-            return self._tiles(work, vectorized, reason)
-        work, trial = replace(work, vectorized=False), replace(trial, vectorized=False)
-        try:
-            wrong = wrong_parameter(Tiles(self.snapshot, looped, make_plan(trial, self.memory, reason)), expected)
-        except PriorscopeError:
-            raise
-        except Exception as error:
-            raise not_differentiable(error) from error
-        if wrong is not None:
-            raise NotExactError(
-                f"`{wrong}`",
-                "its gradient at a point depends on the other points of the batch, or on chance",
-                "Call model.eval(), and use layers that see one point at a time",
-            )
-        return self._tiles(work, looped, reason)
+    def _certified(
+        self,
+        form: Form,
+        x1: Inputs,
+        x2: Inputs | None,
+        names: tuple[str, ...],
+        layers: int,
+        only_autograd: bool = False,
+    ) -> Tiles:
+        """The plan, and a way of making parts that gives autograd's own gradients on two points of each input."""
+        pairs = [self.snapshot.cast(pair_of_points(x)) for x in ((x1,) if x2 is None else (x1, x2))]
+        check_reads(self.snapshot.model, pairs[0], lambda: self.snapshot.outputs(pairs[0]))
+        for pair in pairs:
+            check_outputs(self.snapshot, pair, 2)
+        references: list[Reference] = []
+        reason = ""
+        for passes, structured in ((vectorized, True), (looped, True), (looped, False)):
+            if only_autograd and structured:
+                reason = "the model makes other calls for some points than for others"
+                continue
+            try:
+                seen = account(self.snapshot, pairs[0], names, structured)
+            except PriorscopeError:
+                raise
+            except Exception as error:
+                if not structured:
+                    raise not_differentiable(error) from error
+                reason = f"the taps fail: {_brief(error)}"
+                continue
+            work = self._workload(seen, form, x1, x2, names, layers, passes is vectorized)
+            plan = make_plan(work, self.memory, reason or "every use of a parameter has a rule, or is autograd's")
+            if not references:
+                references = [reference(self.snapshot, pair, names) for pair in pairs]
+            tiles = Tiles(self.snapshot, seen, passes, plan, names, self._number, self.progress, self._seen)
+            try:
+                wrong = [name for expected in references if (name := wrong_parameter(tiles, expected)) is not None]
+            except (MemoryBudgetError, ModelError) as error:
+                if not isinstance(error, NotExactError):
+                    raise
+                reason = f"the tapped run refuses: {error.cause}"
+                continue
+            except Exception as error:
+                if not structured:
+                    raise not_differentiable(error) from error
+                reason = f"torch.func refuses: {_brief(error)}"
+                continue
+            if not wrong:
+                return tiles
+            reason = f"the rebuilt gradient of `{wrong[0]}` is wrong"
+        raise NotExactError(
+            f"`{wrong[0]}`",
+            "its gradient at a point depends on the other points of the batch, or on chance",
+            "Call model.eval(), and use layers that see one point at a time",
+        )
 
-    def _tiles(self, work: Workload, rows: Rows, reason: str) -> Tiles:
-        return Tiles(self.snapshot, rows, make_plan(work, self.memory, reason), self.progress)
+    def _seen(self, run: Pass, x: Inputs) -> None:
+        check_batch(self.snapshot, run, x)
 
-    def _workload(self, seen: Probe, form: Form, n1: int, n2: int, same: bool) -> Workload:
+    @property
+    def _number(self) -> torch.dtype:
+        """The dtype of products and sums."""
+        if self.accumulate is not None:
+            return self.accumulate
+        return torch.promote_types(self.snapshot.dtype, torch.float32)
+
+    def _workload(
+        self,
+        seen: Account,
+        form: Form,
+        x1: Inputs,
+        x2: Inputs | None,
+        names: tuple[str, ...],
+        layers: int,
+        is_vectorized: bool,
+    ) -> Workload:
         values = self.snapshot.values
+        shares = tuple(share for name in names if (share := _share(seen, name, values[name].numel())) is not None)
+        positions = [s.positions // s.uses for s in shares if s.kind == "outer"]
         return Workload(
             form=form,
-            n1=n1,
-            n2=n2,
-            same=same,
+            n1=count(x1),
+            n2=count(x1 if x2 is None else x2),
+            same=x2 is None,
             outputs=seen.outputs,
-            sizes={name: values[name].numel() for name in self.rates},
+            shares=shares,
             element=torch.finfo(self.snapshot.dtype).bits // 8,
+            accumulator=torch.finfo(self._number).bits // 8,
             activations=seen.activations,
+            probes=sum(prod(use.dy) for use in seen.uses),
             forward_flops=seen.forward_flops,
+            backward_flops=seen.backward_flops,
             # The snapshot and, while two points are certified, autograd's gradient and the rebuilt one.
             held=3 * sum(value.numel() * value.element_size() for value in values.values()),
+            positions=max(positions, default=1),
+            vectorized=is_vectorized,
+            layers=layers,
         )
+
+    def _layers(self, groups: Mapping[str, str | Iterable[str]] | None) -> dict[str, str]:
+        """{parameter: its layer}."""
+        if groups is None:
+            return {name: name.rpartition(".")[0] or name for name in self.rates}
+        layers: dict[str, str] = {}
+        for group, asked in groups.items():
+            found = {name for name in _chosen(self.snapshot.model, asked) if name in self.rates}
+            if not found:
+                raise RatesError(f"groups={group!r}", "names no parameter that learns", "See named_parameters()")
+            if both := found & set(layers):
+                raise RatesError(f"groups={group!r}", f"overlaps another in `{min(both)}`", "Name it in one group")
+            layers |= dict.fromkeys(found, group)
+        return layers
+
+
+def _share(seen: Account, name: str, entries: int) -> Share | None:
+    """One parameter's part of the work; None where it has none."""
+    if name in seen.left:
+        return Share(name, entries, "own", why="")
+    used = [seen.uses[i] for i in seen.of(name)]
+    biases = seen.biases(name)
+    if not used:
+        return Share(name, entries, "own", uses=len(biases), why="sums of signals") if biases else None
+    shapes = [use.rule.shape(use.x[:], use.dy) for use in used]
+    groups, _, inputs, signals = shapes[0]
+    kinds = {
+        (isinstance(use.rule, Lookup), use.rule.flipped, shape[0], *shape[2:])
+        for use, shape in zip(used, shapes, strict=True)
+    }
+    lookups = isinstance(used[0].rule, Lookup)
+    return Share(
+        name=name,
+        entries=entries,
+        kind="lookup" if lookups and len(kinds) == 1 else "outer",
+        groups=groups,
+        positions=sum(shape[1] for shape in shapes),
+        inputs=inputs,
+        signals=signals,
+        uses=len(used) + len(biases),
+        grams=len(kinds) == 1 and not biases,
+        why="" if len(kinds) == 1 else "uses of several kinds",
+    )
 
 
 def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> set[str]:

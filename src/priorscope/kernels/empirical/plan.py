@@ -1,32 +1,87 @@
-"""How an empirical kernel will be computed: tiles of Jacobian rows, groups of parameters, flops and bytes.
+"""How an empirical kernel will be computed: a way for every parameter, tiles of points, flops and bytes.
 
-`make_plan` is a pure function of integers. A tile is (points × outputs) rows of the Jacobian, restricted to one group
-of parameters; one tile stays while the others are streamed past it, so that fewer and larger tiles mean less work.
+`make_plan` is a pure function of integers. A tile is some points and some outputs, of a group of parameters; one tile
+stays while the others are streamed past it, so that fewer and larger tiles mean less work. Every parameter goes the
+cheaper way: by Grams of its activations and signals, 2 n² R² (p + o² q) flops, or by its own Jacobian,
+2 n o R p q + 2 n² o² p q, for R positions, p inputs and q signals.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
 from ...errors import MemoryBudgetError
+from .factors import SCRATCH, Form
 
-Form = Literal["trace", "blocks", "diagonal", "features"]
+Way = Literal["grams", "jacobian"]
 
 SPARE = 8
 """One part in this many of the budget is left to the allocator and the libraries' scratch."""
 
 FLOPS_PER_WRITE = 64
-"""What making one entry of a row costs, memory traffic included, in flops of a matrix product. Measured on CPUs."""
+"""What making one entry of a Jacobian costs, memory traffic included, in flops of a matrix product; measured."""
+
+FEW_ROWS = 4096
+"""A backward pass with fewer rows than this in its matrix products is better shared by all outputs; measured."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One parameter's part of the work at one point, in integers.
+
+    name: of the parameter. entries: of the parameter. kind: "outer" (activations and signals), "lookup" (ids and
+    signals), "own" (autograd gives its Jacobian). groups, positions, inputs, signals: g, R, p, q of all its uses.
+    uses: how many there are. grams: whether they may be kept apart (all of one kind).
+    """
+
+    name: str
+    entries: int
+    kind: Literal["outer", "lookup", "own"]
+    groups: int = 1
+    positions: int = 1
+    inputs: int = 0
+    signals: int = 0
+    uses: int = 1
+    grams: bool = True
+    why: str = ""
+
+    def ways(self, form: Form) -> tuple[Way, ...]:
+        if self.kind == "own" or not self.grams or form == "features":
+            return ("jacobian",)
+        return ("grams", "jacobian")
+
+    def kept(self, way: Way, outputs: int) -> int:
+        """Numbers that one point's part consists of."""
+        if way == "jacobian":
+            return outputs * self.entries
+        rows = self.groups * self.positions
+        ids = 2 * self.positions if self.kind == "lookup" else rows * self.inputs
+        return ids + outputs * rows * self.signals
+
+    def making(self, way: Way, outputs: int) -> int:
+        """Flops to make it from activations and signals."""
+        if way == "grams" or self.kind != "outer":
+            return 0
+        return 2 * outputs * self.groups * self.positions * self.inputs * self.signals
+
+    def pair(self, way: Way, outputs: int, form: Form) -> int:
+        """Flops of one pair of points."""
+        squared = outputs**2 if form == "blocks" else outputs
+        if way == "jacobian":
+            return 2 * squared * self.entries
+        return 2 * self.groups * self.positions**2 * (self.inputs + squared * self.signals)
 
 
 @dataclass(frozen=True)
 class Workload:
     """What is to be computed, in integers.
 
-    n1, n2: points. same: a Gram matrix, whose symmetry is used. outputs: o. sizes: {parameter: its number of entries},
-    of those that are differentiated. element: bytes of one number. activations: bytes that one point's forward pass
-    keeps for the backward pass. forward_flops: of one point. held: bytes that are in use all the time.
+    n1, n2: points. same: a Gram matrix, whose symmetry is used. outputs: o. shares: of every parameter that is
+    differentiated. element: bytes of one number. accumulator: bytes of one number of the results and products.
+    activations: bytes that one point's forward pass keeps for the backward pass. probes: numbers in all outputs of
+    structured uses of one point. forward_flops, backward_flops: of one point (and one output). held: bytes that are
+    in use all the time. widest: the rows that one point gives to a typical matrix product.
     """
 
     form: Form
@@ -34,46 +89,66 @@ class Workload:
     n2: int
     same: bool
     outputs: int
-    sizes: Mapping[str, int]
+    shares: tuple[Share, ...]
     element: int
+    accumulator: int = 0
     activations: int = 0
+    probes: int = 0
     forward_flops: int = 0
+    backward_flops: int = 0
     held: int = 0
+    positions: int = 1
     vectorized: bool = True
+    layers: int = 1
 
     @property
     def one_sided(self) -> bool:
         return self.form in ("diagonal", "features")
 
     @property
+    def number(self) -> int:
+        return self.accumulator or self.element
+
+    @property
     def result_bytes(self) -> int:
         entries = {
-            "trace": self.n1 * self.n2,
+            "trace": self.n1 * self.n2 * self.layers,
+            "per output": self.n1 * self.n2 * self.outputs,
             "blocks": self.n1 * self.n2 * self.outputs**2,
             "diagonal": self.n1,
-            "features": self.n1 * self.outputs * sum(self.sizes.values()),
+            "features": self.n1 * self.outputs * sum(share.entries for share in self.shares),
         }
-        return entries[self.form] * self.element
+        return entries[self.form] * self.number
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose rows are computed together: tiles of `samples` points stay, `streamed` are made at once."""
+    """Parameters that are worked on together, each in its way: `samples` points stay, `streamed` are made at once."""
 
-    names: tuple[str, ...]
-    size: int
-    largest: int
+    shares: tuple[Share, ...]
+    ways: tuple[Way, ...]
     samples: int = 0
     streamed: int = 0
     outputs: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(share.name for share in self.shares)
+
+    def way(self, name: str) -> Way:
+        return self.ways[self.names.index(name)]
+
+    def kept(self, outputs: int) -> int:
+        return sum(share.kept(way, outputs) for share, way in zip(self.shares, self.ways, strict=True))
 
 
 @dataclass(frozen=True)
 class Plan:
     """How a kernel will be computed; `print(plan)` shows it.
 
-    method: the name of the method. reason: why this way of making rows. groups: of parameters, with their tiles.
-    flops: floating-point operations, estimated from the forward pass of one point. bytes: the estimated peak.
+    method: how activations and signals are made. reason: why so. backward: how the signals of several outputs are
+    made. groups: of parameters, with their ways and tiles. rejected: {another method: why not}. flops:
+    floating-point operations, the certificate's included. bytes: the estimated peak. certificate_flops: of it.
     """
 
     method: str
@@ -83,23 +158,38 @@ class Plan:
     n2: int
     outputs: int
     groups: tuple[Group, ...]
+    backward: str
     flops: int
     bytes: int
     memory: int
+    certificate_flops: int = 0
+    made: int = 0
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:
         lines = [
             f"{self.form} of {self.n1} x {self.n2} points, {self.outputs} outputs",
-            f"method   {self.method} ({self.reason})",
-            f"flops    {self.flops:.3g}",
-            f"memory   {self.bytes / 1e6:.4g} MB of {self.memory / 1e6:.4g} MB",
-            f"{'parameters':<44}{'entries':>12}{'kept':>8}{'streamed':>10}{'outputs':>9}",
+            f"method       {self.method} ({self.reason})",
+            f"backward     {self.backward}",
+            f"certificate  {self.certificate_flops:.3g} flops: outputs twice in batches, gradients by plain autograd",
+            f"flops        {self.flops:.3g}",
+            f"memory       {self.bytes / 1e6:.4g} MB of {self.memory / 1e6:.4g} MB",
         ]
-        for group in self.groups:
-            more = f" and {len(group.names) - 1} more" if len(group.names) > 1 else ""
+        for i, group in enumerate(self.groups):
             lines.append(
-                f"{group.names[0] + more:<44}{group.size:>12}{group.samples:>8}{group.streamed:>10}{group.outputs:>9}"
+                f"tiles        {group.samples} points kept, {group.streamed} at once, {group.outputs} outputs"
+                + (f" (parameters {i + 1} of {len(self.groups)})" if len(self.groups) > 1 else "")
             )
+        table = [("parameter", "entries", "uses", "way", "flops", "instead of"), *self.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        for row in table:
+            cells = [
+                cell.rjust(w) if i in (1, 2, 4) else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        lines += [f"not {method}: {why}" for method, why in self.rejected.items()]
         return "\n".join(lines)
 
 
@@ -107,63 +197,144 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
     """The cheapest plan that stays within `memory` bytes.
 
     Raises:
-        MemoryBudgetError: not even one row of the largest parameter fits; it names the smallest budget that would do.
+        MemoryBudgetError: not even one point and output of the largest parameter fits; it names the smallest budget
+            that would do.
     """
     fixed = work.held + work.result_bytes
     usable = memory - memory // SPARE - fixed
     plans: list[tuple[int, int, tuple[Group, ...]]] = []
-    for cap in _caps(work.sizes):
-        groups = [_tiled(group, work, usable) for group in _packed(work.sizes, cap)]
-        if all(group.samples for group in groups):
-            plans.append((sum(_cost(group, work) for group in groups), len(plans), tuple(groups)))
+    for choose in (_cheapest, _smallest):
+        for cap in _caps(work, choose):
+            groups = [_tiled(group, work, usable) for group in _packed(work, choose, cap)]
+            if all(group.samples for group in groups):
+                plans.append((sum(_cost(group, work) for group in groups), len(plans), tuple(groups)))
     if not plans:
-        finest = _packed(work.sizes, max(work.sizes.values()))
-        least = fixed + max(_tile_bytes(replace(g, samples=1, streamed=1, outputs=1), work) for g in finest)
-        least = -(-least * SPARE // (SPARE - 1)) + SPARE
-        raise MemoryBudgetError(
-            f"the empirical ntk ({work.form}, {work.n1} x {work.n2} points, {work.outputs} outputs)",
-            f"does not fit into {memory} bytes: its result takes {work.result_bytes}, and rows of "
-            f"`{max(work.sizes, key=lambda name: work.sizes[name])}` come on top",
-            f"Give memory={least} or more, fewer points, or parameters= to leave some out",
-        )
+        raise _too_little(work, memory, fixed)
     _, _, best = min(plans)
     peak = fixed + max(_tile_bytes(group, work) for group in best)
     flops = sum(_flops(group, work) for group in best)
-    method = "jacobian contraction, " + ("vectorized" if work.vectorized else "one point at a time")
-    return Plan(method, reason, work.form, work.n1, work.n2, work.outputs, best, flops, peak, memory)
+    certificate = certificate_flops(work)
+    return Plan(
+        method="tapped run, " + ("all points of a tile at once" if work.vectorized else "one point at a time"),
+        reason=reason,
+        form=work.form,
+        n1=work.n1,
+        n2=work.n2,
+        outputs=work.outputs,
+        groups=best,
+        backward=_backward(best, work),
+        flops=flops + certificate,
+        bytes=peak,
+        memory=memory,
+        certificate_flops=certificate,
+        made=sum(_made(group, work) for group in best),
+        rejected=_rejected(work, flops),
+        rows=tuple(
+            _row(share, way, work) for group in best for share, way in zip(group.shares, group.ways, strict=True)
+        ),
+    )
 
 
-def _caps(sizes: Mapping[str, int]) -> list[int]:
+def certificate_flops(work: Workload) -> int:
+    """Two points by plain autograd and by the tapped run, and the outputs of all points in batches, twice."""
+    points = work.n1 + (0 if work.same or work.one_sided else work.n2)
+    sets = 1 if work.same or work.one_sided else 2
+    own = sum(share.making("jacobian", 1) for share in work.shares)
+    # Plain autograd's backward pass makes the gradients of the weights too.
+    return 2 * points * work.forward_flops + sets * 2 * (2 * work.forward_flops + 2 * work.backward_flops + 2 * own)
+
+
+def _cheapest(share: Share, work: Workload) -> Way:
+    """The way with fewest flops and writes, when every point is made once."""
+    made = work.n1 + (0 if work.same or work.one_sided else work.n2)
+    pairs = work.n1 if work.one_sided else work.n1 * work.n2
+
+    def cost(way: Way) -> int:
+        written = made * share.kept(way, work.outputs)
+        flops = made * share.making(way, work.outputs) + pairs * share.pair(way, work.outputs, work.form)
+        return flops + FLOPS_PER_WRITE * written
+
+    return min(share.ways(work.form), key=cost)
+
+
+def _smallest(share: Share, work: Workload) -> Way:
+    """The way that keeps least."""
+    return min(share.ways(work.form), key=lambda way: share.kept(way, work.outputs))
+
+
+Choice = Callable[[Share, Workload], Way]
+
+
+def _sizes(work: Workload, choose: Choice) -> list[int]:
+    return [share.kept(choose(share, work), 1) for share in work.shares]
+
+
+def _caps(work: Workload, choose: Choice) -> list[int]:
     """Largest sizes of a group to try: all parameters in one, halves of that, down to the largest parameter."""
-    total, largest = sum(sizes.values()), max(sizes.values())
+    sizes = _sizes(work, choose)
+    total, largest = sum(sizes), max(sizes)
     caps = [total]
     while caps[-1] // 2 > largest:
         caps.append(caps[-1] // 2)
     return caps if caps[-1] == largest else [*caps, largest]
 
 
-def _packed(sizes: Mapping[str, int], cap: int) -> list[Group]:
-    groups: list[list[str]] = [[]]
-    for name, size in sizes.items():
-        if groups[-1] and sum(sizes[n] for n in groups[-1]) + size > cap:
+def _packed(work: Workload, choose: Choice, cap: int) -> list[Group]:
+    groups: list[list[Share]] = [[]]
+    room = cap
+    for share, size in zip(work.shares, _sizes(work, choose), strict=True):
+        if groups[-1] and size > room:
             groups.append([])
-        groups[-1].append(name)
-    return [Group(tuple(g), sum(sizes[n] for n in g), max(sizes[n] for n in g)) for g in groups]
+            room = cap
+        groups[-1].append(share)
+        room -= size
+    return [Group(tuple(g), tuple(choose(share, work) for share in g)) for g in groups]
 
 
 def _tile_bytes(group: Group, work: Workload) -> int:
     """The peak while one tile stays and another is made and contracted with it."""
-    rows = group.streamed * group.outputs
-    kept = group.samples * group.outputs * group.size * (not work.one_sided)
-    block = 2 * group.samples * max(group.samples, group.streamed) * (not work.one_sided)
-    if work.form == "blocks":
-        block *= group.outputs**2
-    made = rows * group.size * (2 if work.one_sided else 1)  # the reader of a tile holds it while the next is made
-    if not work.vectorized:
-        return (kept + made + block + group.size + group.largest) * work.element + 3 * work.activations
-    # A gradient in the making: one copy for its layout, one where a parameter's uses are summed.
-    making = 2 * rows * group.largest
-    return (kept + made + making + block) * work.element + (2 * rows + group.streamed) * work.activations
+    return _kept_bytes(group, work) + max(_making_bytes(group, work), _product_bytes(group, work))
+
+
+def _kept_bytes(group: Group, work: Workload) -> int:
+    return 0 if work.one_sided else group.samples * group.kept(group.outputs) * work.number
+
+
+def _making_bytes(group: Group, work: Workload) -> int:
+    """While a piece is made: its pass, its signals, and its parts, one of them twice while it is laid out."""
+    k, points = group.outputs, group.streamed
+    made = points * group.kept(k) * work.number * (2 if work.one_sided else 1)
+    own = sum(share.entries for share in group.shares if share.kind == "own")
+    signals = points * k * (work.probes + own)
+    layout = max(
+        share.kept("grams", k) + (k * share.entries if way == "jacobian" else 0)
+        for share, way in zip(group.shares, group.ways, strict=True)
+    )
+    live = points * work.activations
+    # What moves backwards through the graph: the largest activations, some at a time.
+    backward = live // 4 * (k if _at_once(group, work) else 1)
+    return made + live + backward + (signals + points * layout) * work.element
+
+
+def _product_bytes(group: Group, work: Workload) -> int:
+    if work.one_sided:
+        return 0
+    streamed = group.streamed * group.kept(group.outputs)
+    squared = {"blocks": group.outputs**2, "per output": group.outputs}.get(work.form, 1)
+    block = 2 * group.samples * max(group.samples, group.streamed) * squared
+    arranged = max(share.kept(way, group.outputs) for share, way in zip(group.shares, group.ways, strict=True))
+    scratch = 3 * SCRATCH if "grams" in group.ways else 0
+    scratch = min(scratch, 3 * block * max(share.positions for share in group.shares) ** 2)
+    return (streamed + block + scratch + group.streamed * arranged) * work.number
+
+
+def _at_once(group: Group, work: Workload) -> bool:
+    """Whether one backward pass serves all outputs of a tile: where the matrix products of one alone are small."""
+    return work.vectorized and group.outputs > 1 and group.streamed * work.positions < FEW_ROWS
+
+
+def _backward(groups: Sequence[Group], work: Workload) -> str:
+    return "all outputs at once" if all(_at_once(group, work) for group in groups) else "one output at a time"
 
 
 def _tiled(group: Group, work: Workload, usable: int) -> Group:
@@ -180,18 +351,27 @@ def _tiled(group: Group, work: Workload, usable: int) -> Group:
 
 
 def _with_outputs(group: Group, work: Workload, usable: int, outputs: int) -> Group:
-    """Tiles of so many outputs: at most half of the memory for the streamed one, the rest for the kept one."""
+    """Tiles of so many outputs: the largest pieces that leave room for the largest kept tile."""
     n = max(work.n1, work.n2)
 
-    def fits(budget: int, samples: int, streamed: int) -> bool:
-        return _tile_bytes(replace(group, samples=samples, streamed=streamed, outputs=outputs), work) <= budget
+    def fits(samples: int, streamed: int) -> bool:
+        return _tile_bytes(replace(group, samples=samples, streamed=streamed, outputs=outputs), work) <= usable
 
-    if not fits(usable, 1, 1):
+    if not fits(1, 1):
         return group
-    streamed = max(1, _largest(n, lambda t: fits(usable // 2, 1, t)))
-    samples = streamed if work.one_sided else _largest(n, lambda s: fits(usable, s, min(s, streamed)))
+    if work.one_sided:
+        streamed = _largest(n, lambda t: fits(1, t))
+        return replace(group, samples=streamed, streamed=streamed, outputs=outputs)
+    # What stays decides how often points are made again; pieces of a few points are made nearly as fast as large ones.
+    samples = _largest(n, lambda s: fits(s, 1))
+    while True:
+        streamed = _largest(samples, lambda t, s=samples: fits(s, t))
+        if streamed * work.positions >= min(32, samples) or streamed >= samples // 4 or samples <= 1:
+            break
+        samples = samples * 3 // 4
     samples = ceil(n / ceil(n / samples))  # tiles of equal size
-    return replace(group, samples=samples, streamed=min(streamed, samples), outputs=outputs)
+    streamed = ceil(samples / ceil(samples / min(streamed, samples)))
+    return replace(group, samples=samples, streamed=streamed, outputs=outputs)
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
@@ -206,24 +386,83 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
 
 
 def _made(group: Group, work: Workload) -> int:
-    """How many rows are made, the repeated ones included."""
-    rows1, rows2 = work.n1 * work.outputs, work.n2 * work.outputs
+    """How many times a point is made (for one tile of outputs), the repeated ones included."""
     if work.one_sided:
-        return rows1
-    passes = ceil(work.n1 / group.samples)
-    if work.form == "blocks":
-        passes *= ceil(work.outputs / group.outputs)
-    return rows1 + (rows2 * (passes - 1) // 2 if work.same else rows2 * passes)
+        return work.n1 * ceil(work.outputs / group.outputs)
+    tiles = ceil(work.n1 / group.samples)
+    times = ceil(work.outputs / group.outputs)
+    if work.same:
+        # The tiles of the upper triangle; of blocks, all pairs of tiles of outputs too.
+        kept = tiles * times
+        if work.form != "blocks":
+            return times * (work.n1 + sum(min(work.n1, work.n1 - (i + 1) * group.samples) for i in range(tiles - 1)))
+        points = [min(group.samples, work.n1 - i * group.samples) for i in range(tiles)] * times
+        return sum(sum(points[i:]) for i in range(kept))
+    return times * work.n1 + tiles * times * work.n2 * (times if work.form == "blocks" else 1)
 
 
 def _flops(group: Group, work: Workload) -> int:
-    row = work.forward_flops // group.outputs + 2 * work.forward_flops + 2 * group.size
-    products = work.n1 * work.outputs * (1 if work.one_sided else work.n2)
-    if work.form == "blocks":
-        products *= work.outputs
-    symmetric = work.same and not work.one_sided
-    return _made(group, work) * row + 2 * group.size * (products // 2 if symmetric else products)
+    k = group.outputs
+    making = work.forward_flops + k * work.backward_flops
+    products = 0
+    for share, way in zip(group.shares, group.ways, strict=True):
+        making += share.making(way, k)
+        products += share.pair(way, work.outputs, work.form)
+    if work.one_sided:
+        ones = [s for s, way in zip(group.shares, group.ways, strict=True) if way == "grams" and s.positions > 1]
+        return _made(group, work) * making + work.n1 * sum(s.pair("grams", work.outputs, "trace") for s in ones)
+    return _made(group, work) * making + products * _pairs(group, work)
+
+
+def _pairs(group: Group, work: Workload) -> int:
+    """Pairs of points that are multiplied: of a Gram matrix, those of the tiles on and above the diagonal."""
+    if not work.same:
+        return work.n1 * work.n2
+    starts = range(0, work.n1, group.samples)
+    return sum(min(group.samples, work.n1 - i) * (work.n1 - i) for i in starts)
 
 
 def _cost(group: Group, work: Workload) -> int:
-    return _flops(group, work) + FLOPS_PER_WRITE * group.size * _made(group, work)
+    return _flops(group, work) + FLOPS_PER_WRITE * group.kept(group.outputs) * _made(group, work)
+
+
+def _row(share: Share, way: Way, work: Workload) -> tuple[str, ...]:
+    """One line of the plan's table."""
+    points = work.n1 + (0 if work.same or work.one_sided else work.n2)
+    pairs = work.n1 if work.one_sided else work.n1 * work.n2
+
+    def flops(w: Way) -> int:
+        return points * share.making(w, work.outputs) + pairs * share.pair(w, work.outputs, work.form)
+
+    other = [w for w in share.ways(work.form) if w != way]
+    names = {
+        "grams": f"Grams of {share.positions} positions",
+        "jacobian": "own Jacobian" if share.kind != "own" else "own Jacobian by autograd",
+    }
+    why = share.why
+    if other:
+        least = "more flops" if flops(other[0]) >= flops(way) else "more memory"
+        why = f"{names[other[0]]}: {flops(other[0]):.3g} flops, {least}"
+    return share.name, str(share.entries), str(share.uses), names[way], f"{flops(way):.3g}", why
+
+
+def _rejected(work: Workload, flops: int) -> dict[str, str]:
+    if work.form != "blocks":
+        return {}
+    # Every entry of the right-hand side is one vector-Jacobian and one Jacobian-vector product.
+    own = sum(share.making("jacobian", 1) for share in work.shares)
+    column = work.forward_flops + work.backward_flops + own + work.n1 * (2 * work.forward_flops)
+    return {"NTK-vector products": f"{work.n2 * work.outputs * column:.3g} flops instead of {flops:.3g}"}
+
+
+def _too_little(work: Workload, memory: int, fixed: int) -> MemoryBudgetError:
+    finest = _packed(work, _smallest, max(_sizes(work, _smallest)))
+    least = fixed + max(_tile_bytes(replace(g, samples=1, streamed=1, outputs=1), work) for g in finest)
+    least = -(-least * SPARE // (SPARE - 1)) + SPARE
+    largest = max(work.shares, key=lambda share: share.kept(_smallest(share, work), 1)).name
+    return MemoryBudgetError(
+        f"the empirical ntk ({work.form}, {work.n1} x {work.n2} points, {work.outputs} outputs)",
+        f"does not fit into {memory} bytes: its result takes {work.result_bytes}, and the parts of `{largest}` come "
+        "on top",
+        f"Give memory={least} or more, fewer points, or parameters= to leave some out",
+    )

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten
 from ..data.inputs import Inputs, leaves
 from ..errors import NotExactError
 from .function import class_name
-from .watching import READS_VALUES, TORCH, version
+from .watching import READS_VALUES, TORCH, times_changed
 
 REMEDY = "Write the choice with torch.where, or as torch functions of tensors"
 
@@ -47,10 +47,10 @@ class NoReads(TorchFunctionMode):
             raise NotExactError(
                 self._place(), f"reads a value that depends on data in Python ({func.__name__})", REMEDY
             )
-        versions = [version(tensor) for tensor in tensors]
+        versions = [times_changed(tensor) for tensor in tensors]
         output = func(*args, **(kwargs or {}))
         if any(self._is(self.data, tensor) for tensor in tensors):
-            changed = [t for t, before in zip(tensors, versions, strict=True) if version(t) != before]
+            changed = [t for t, before in zip(tensors, versions, strict=True) if times_changed(t) != before]
             for made in (*tree_flatten(output)[0], *changed):
                 if isinstance(made, Tensor) and not isinstance(made, nn.Parameter):
                     self._mark(made, floating or made.is_floating_point() or made.is_complex())

@@ -205,7 +205,7 @@ class _Watcher(TorchFunctionMode):
     def _ref(self, tensor: Tensor) -> Ref:
         if id(tensor) in self.known:
             ref, version = self.known[id(tensor)]
-            if version(tensor) != version:
+            if times_changed(tensor) != version:
                 raise self._blind("uses a view of a tensor that was changed in place")
             return ref
         name = self.parameters.get(id(tensor))
@@ -219,7 +219,7 @@ class _Watcher(TorchFunctionMode):
         return self.known[id(tensor)][0]
 
     def _bind(self, tensor: Tensor, ref: Ref) -> None:
-        self.known[id(tensor)] = ref, version(tensor)
+        self.known[id(tensor)] = ref, times_changed(tensor)
         self.alive.append(tensor)
 
     def _lift(self, value: Any) -> Any:
@@ -265,9 +265,9 @@ class _Watcher(TorchFunctionMode):
             raise self._blind(f"changes gradients with a tensor hook ({name})")
         if name in READS_VALUES and any(self._depends(tensor) for tensor in tensors):
             raise self._blind(f"reads the value of a tensor in Python ({name}), so what it does depends on data")
-        before = [(tensor, version(tensor)) for tensor in tensors]
+        before = [(tensor, times_changed(tensor)) for tensor in tensors]
         output = func(*args, **kwargs)
-        changed = [tensor for tensor, version in before if version(tensor) != version]
+        changed = [tensor for tensor, version in before if times_changed(tensor) != version]
         if not changed and not any(isinstance(leaf, Tensor) for leaf in tree_flatten(output)[0]):
             return output
         # This call's own change must not make its arguments look stale: they still stand for what went in.
@@ -275,7 +275,7 @@ class _Watcher(TorchFunctionMode):
             if id(tensor) in self.known:
                 ref, version = self.known[id(tensor)]
                 was = next(v for t, v in before if t is tensor)
-                self.known[id(tensor)] = ref, version(tensor) if version == was else version
+                self.known[id(tensor)] = ref, times_changed(tensor) if version == was else version
         if tensors and not torch.is_grad_enabled():
             raise self._blind(SWITCHED_OFF)
         lifted_args, lifted_kwargs = self._lift((tuple(args), dict(kwargs)))
@@ -342,6 +342,6 @@ class _Watcher(TorchFunctionMode):
         return NotExactError(place, cause, "Write it with torch functions of tensors, or use EmpiricalNTK")
 
 
-def version(tensor: Tensor) -> int:
+def times_changed(tensor: Tensor) -> int:
     """How often a tensor was changed in place."""
     return 0 if tensor.is_inference() else tensor._version

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from ...network.snapshot import Snapshot
 from .account import Account
 from .factors import Dense, Factor, Form, Ids, Outer
 from .passes import Pass, Passes
-from .plan import Group, Plan, Way
+from .plan import Group, Plan, Way, bands
 from .uses import Lookup
 
 
@@ -74,7 +75,7 @@ class Tiles:
             self._done.add(key)
         m, o = run.outputs.shape
         units = torch.eye(o, dtype=run.outputs.dtype, device=run.outputs.device)[piece.outputs]
-        return self.parts(run, units[:, None].expand(-1, m, -1), dict(zip(group.names, group.ways, strict=True)))
+        return self.parts(run, units[:, None].expand(-1, m, -1), group.way_of)
 
     def parts(self, run: Pass, cotangents: Float[Tensor, "k m o"], ways: Mapping[str, Way]) -> Parts:
         """The parts of combinations of the outputs, of the parameters in `ways`."""
@@ -210,9 +211,10 @@ def traces(
 def diagonal(tiles: Tiles, x: Inputs, rates: Mapping[str, float]) -> Float[Tensor, " n"]:
     """The diagonal of the trace form without the rest of it."""
     result = _zeros(tiles, count(x))
-    for _, tile, parts in tiles.each(x):
+    for group, tile, parts in tiles.each(x):
         for name, part in parts.items():
-            result[tile.points] += rates[name] * _finite(part.squares(), name)
+            ones = rates[group.riders[name]] / rates[name] if name in group.riders else 0.0
+            result[tile.points] += rates[name] * _finite(part.squares(ones), name)
     return result.div_(tiles.plan.outputs)
 
 
@@ -244,8 +246,12 @@ def _products(
         left = tiles.keep(group, first, x1)
         if x2 is None:
             # Rounding of a product of a matrix with itself need not be symmetric.
-            for layer, product in _product(left, left, rates, form, layers):
-                yield first, first, layer, _symmetric(product, form)
+            for row, column in combinations_with_replacement(bands(first.points.stop - first.points.start), 2):
+                a = {name: part.take(row) for name, part in left.items()}
+                b = {name: part.take(column) for name, part in left.items()}
+                for layer, product in _product(a, b, group.riders, rates, form, layers):
+                    both = product if row != column else _symmetric(product, form)
+                    yield _within(first, row), _within(first, column), layer, both
             others = tiles.of(group, count(x1))
             others = others[others.index(first) + 1 :]
         else:
@@ -255,20 +261,30 @@ def _products(
                 continue
             for second in tiles.pieces(group, other):
                 right = tiles.make(group, second, x1 if x2 is None else x2)
-                for layer, product in _product(left, right, rates, form, layers):
+                for layer, product in _product(left, right, group.riders, rates, form, layers):
                     yield first, second, layer, product
                 del right  # before the next one exists
         del left
 
 
+def _within(tile: Tile, points: slice) -> Tile:
+    return Tile(slice(tile.points.start + points.start, tile.points.start + points.stop), tile.outputs)
+
+
 def _product(
-    left: Parts, right: Parts, rates: Mapping[str, float], form: Form, layers: Mapping[str, str] | None
+    left: Parts,
+    right: Parts,
+    riders: Mapping[str, str],
+    rates: Mapping[str, float],
+    form: Form,
+    layers: Mapping[str, str] | None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Σ over a layer's parameters of c · left · rightᵀ, for each layer (one in all, where none are named)."""
     totals: dict[str, Tensor] = {}
     for name, part in left.items():
         layer = "" if layers is None else layers[name]
-        product = part.product(right[name], form).mul_(rates[name])
+        ones = rates[riders[name]] / rates[name] if name in riders else 0.0
+        product = part.product(right[name], form, ones).mul_(rates[name])
         totals[layer] = totals[layer].add_(_finite(product, name)) if layer in totals else _finite(product, name)
     yield from totals.items()
 
@@ -286,7 +302,8 @@ def _zeros(tiles: Tiles, *shape: int) -> Tensor:
 
 
 def _finite(values: Tensor, name: str) -> Tensor:
-    if not bool(torch.isfinite(values).all()):
+    # The sum is much faster, and may itself overflow.
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
         raise ModelError(
             f"`{name}`",
             "has gradients that are NaN or infinite, or too large for the dtype",

@@ -5,6 +5,7 @@
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,11 +27,14 @@ class Factor(ABC):
     def points(self) -> int: ...
 
     @abstractmethod
-    def product(self, other: "Factor", form: Form, scratch: int = SCRATCH) -> Tensor:
-        """J J'ᵀ: "trace" (m, m') summed over outputs; "per output" (k, m, m'); "blocks" (m, k, m', k')."""
+    def product(self, other: "Factor", form: Form, ones: float = 0.0) -> Tensor:
+        """J J'ᵀ: "trace" (m, m') summed over outputs; "per output" (k, m, m'); "blocks" (m, k, m', k').
+
+        ones: this much for a bias in the same uses, whose activations are all 1.
+        """
 
     @abstractmethod
-    def squares(self, scratch: int = SCRATCH) -> Float[Tensor, " m"]:
+    def squares(self, ones: float = 0.0) -> Float[Tensor, " m"]:
         """Σ over outputs of |J|², the diagonal of the trace form."""
 
     @abstractmethod
@@ -56,7 +60,7 @@ class Dense(Factor):
     def points(self) -> int:
         return len(self.jacobian)
 
-    def product(self, other: Factor, form: Form, scratch: int = SCRATCH) -> Tensor:
+    def product(self, other: Factor, form: Form, ones: float = 0.0) -> Tensor:
         assert isinstance(other, Dense)
         a, b = self.jacobian, other.jacobian
         if form == "trace":
@@ -65,7 +69,7 @@ class Dense(Factor):
             return a.transpose(0, 1) @ b.permute(1, 2, 0)
         return (a.flatten(0, 1) @ b.flatten(0, 1).T).view(*a.shape[:2], *b.shape[:2])
 
-    def squares(self, scratch: int = SCRATCH) -> Float[Tensor, " m"]:
+    def squares(self, ones: float = 0.0) -> Float[Tensor, " m"]:
         flat = self.jacobian.flatten(1)
         return torch.linalg.vector_norm(flat, dim=1).square()
 
@@ -89,20 +93,20 @@ class Outer(Factor):
     def points(self) -> int:
         return len(self.activations)
 
-    def product(self, other: Factor, form: Form, scratch: int = SCRATCH) -> Tensor:
+    def product(self, other: Factor, form: Form, ones: float = 0.0) -> Tensor:
         assert isinstance(other, Outer)
-        return _grams(self, other, form, _inner(self.activations, other.activations), scratch)
+        return _grams(self, other, form, _inner(self.activations, other.activations, ones))
 
-    def squares(self, scratch: int = SCRATCH) -> Float[Tensor, " m"]:
+    def squares(self, ones: float = 0.0) -> Float[Tensor, " m"]:
         a, s = self.activations, self.signals
         if a.shape[2] == 1:
-            return (a.square().sum(-1)[..., 0] * s.square().sum((1, 4))[..., 0]).sum(1)
+            return ((a.square().sum(-1)[..., 0] + ones) * s.square().sum((1, 4))[..., 0]).sum(1)
         merged = s.permute(0, 2, 3, 1, 4).flatten(3)  # (m, g, R, k q)
         result = a.new_empty(len(a))
-        step = max(1, scratch // (a.shape[1] * a.shape[2] ** 2))
+        step = max(1, SCRATCH // (a.shape[1] * a.shape[2] ** 2))
         for i in range(0, len(a), step):
             part, rows = a[i : i + step], merged[i : i + step]
-            result[i : i + step] = ((part @ part.mT) * (rows @ rows.mT)).sum((1, 2, 3))
+            result[i : i + step] = ((part @ part.mT + ones) * (rows @ rows.mT)).sum((1, 2, 3))
         return result
 
     def dense(self, entries: int) -> Float[Tensor, "m k e"]:
@@ -116,7 +120,7 @@ class Outer(Factor):
         return [self.activations, self.signals]
 
     def like(self, tensors: list[Tensor]) -> "Factor":
-        return Outer(*tensors, flipped=self.flipped)
+        return Outer(tensors[0], tensors[1], self.flipped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,19 +134,19 @@ class Ids(Factor):
     def points(self) -> int:
         return len(self.ids)
 
-    def product(self, other: Factor, form: Form, scratch: int = SCRATCH) -> Tensor:
+    def product(self, other: Factor, form: Form, ones: float = 0.0) -> Tensor:
         assert isinstance(other, Ids)
 
         def equal(a: slice, b: slice) -> Tensor:
             first, second = self.ids[a].flatten(), other.ids[b].flatten()
             return (first[:, None] == second).to(self.signals.dtype)[None]
 
-        return _grams(self, other, form, equal, scratch)
+        return _grams(self, other, form, equal)
 
-    def squares(self, scratch: int = SCRATCH) -> Float[Tensor, " m"]:
+    def squares(self, ones: float = 0.0) -> Float[Tensor, " m"]:
         rows = self.signals[:, :, 0].transpose(1, 2).flatten(2)  # (m, R, k q)
         result = rows.new_empty(len(rows))
-        step = max(1, scratch // rows.shape[1] ** 2)
+        step = max(1, SCRATCH // rows.shape[1] ** 2)
         for i in range(0, len(rows), step):
             ids, part = self.ids[i : i + step], rows[i : i + step]
             result[i : i + step] = ((ids[:, :, None] == ids[:, None]) * (part @ part.mT)).sum((1, 2))
@@ -158,26 +162,26 @@ class Ids(Factor):
         return [self.ids, self.signals]
 
     def like(self, tensors: list[Tensor]) -> "Factor":
-        return Ids(*tensors)
+        return Ids(tensors[0], tensors[1])
 
 
-def _inner(a: Tensor, b: Tensor):
+def _inner(a: Tensor, b: Tensor, ones: float) -> Callable[[slice, slice], Tensor]:
     """What gives Grams of activations (g, i R, j R'), for slices of points."""
 
     def gram(i: slice, j: slice) -> Tensor:
         first, second = a[i].transpose(0, 1).flatten(1, 2), b[j].transpose(0, 1).flatten(1, 2)
-        return first @ second.mT
+        return (first @ second.mT).add_(ones) if ones else first @ second.mT
 
     return gram
 
 
-def _grams(first: Outer | Ids, second: Outer | Ids, form: Form, gram, scratch: int) -> Tensor:  # type: ignore[no-untyped-def]
+def _grams(first: Outer | Ids, second: Outer | Ids, form: Form, gram: Callable[[slice, slice], Tensor]) -> Tensor:
     """Σ over groups and positions of the Gram of activations times that of signals, piece by piece."""
     s, t = first.signals, second.signals
     (m, k, g, r, _), (n, h, _, u, _) = s.shape, t.shape
     wide = {"trace": 1, "per output": k, "blocks": k * h}[form] + 1
-    rows = max(1, min(m, n, int((scratch / (wide * g * r * u)) ** 0.5)))
-    columns = max(1, min(n, scratch // (wide * g * r * u * rows)))
+    rows = max(1, min(m, n, int((SCRATCH / (wide * g * r * u)) ** 0.5)))
+    columns = max(1, min(n, SCRATCH // (wide * g * r * u * rows)))
     shape = {"trace": (m, n), "per output": (k, m, n), "blocks": (m, k, n, h)}[form]
     result = s.new_empty(shape)
     for i0 in range(0, m, rows):

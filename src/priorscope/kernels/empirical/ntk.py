@@ -1,6 +1,7 @@
 """`EmpiricalNTK`: the neural tangent kernel of a module with the weights that it has, exact or an error."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any, get_args
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ...data.inputs import Inputs, check_inputs, count
-from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, PriorscopeError, RatesError
+from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
 from ...network.function import Readout, check_mode, pair_of_points
 from ...network.initialization import resolve_rates
 from ...network.reads import check_reads
@@ -23,7 +24,7 @@ from .contraction import Tiles
 from .factors import Form
 from .passes import Pass, looped, vectorized
 from .plan import Plan, Share, Workload, make_plan
-from .tap import OtherCallsError
+from .tap import OtherCallsError, Use
 from .uses import Lookup
 
 DEFAULT_MEMORY = 2**30
@@ -100,8 +101,7 @@ class EmpiricalNTK(Kernel):
         _check_dtypes(self.snapshot, self.rates)
 
     def matrix(self, x1: Inputs, x2: Inputs | None) -> Tensor:
-        one_layer = dict.fromkeys(self.rates, "")
-        return self._compute("trace", x1, x2, lambda t: contraction.traces(t, x1, x2, self.rates, one_layer)[""])
+        return self._compute("trace", x1, x2, lambda t: contraction.traces(t, x1, x2, self.rates, self._whole)[""])
 
     def variances(self, x: Inputs) -> Tensor:
         return self._compute("diagonal", x, None, lambda t: contraction.diagonal(t, x, self.rates))
@@ -139,10 +139,7 @@ class EmpiricalNTK(Kernel):
         self._check(x1, x2)
         layers = self._layers(groups)
         rates = {name: c for name, c in self.rates.items() if name in layers}
-        found = set(layers.values())
-        return self._compute(
-            "trace", x1, x2, lambda t: contraction.traces(t, x1, x2, rates, layers), tuple(rates), len(found)
-        )
+        return self._compute("trace", x1, x2, lambda t: contraction.traces(t, x1, x2, rates, layers), layers)
 
     def outputs(self, x: Inputs) -> int:
         points = self.snapshot.cast(pair_of_points(x))
@@ -171,9 +168,8 @@ class EmpiricalNTK(Kernel):
         self._check(x1, x2)
         if form not in get_args(Form):
             raise DataError("form", f"is {form!r}", f"Choose one of {', '.join(get_args(Form))}")
-        names = tuple(self.rates)
-        with self.snapshot.installed(names):
-            return self._certified(form, x1, x2, names, 1).plan
+        with self.snapshot.installed(self._whole):
+            return self._certified(form, x1, x2, self._whole).plan
 
     def _compute(
         self,
@@ -181,17 +177,16 @@ class EmpiricalNTK(Kernel):
         x1: Inputs,
         x2: Inputs | None,
         contract: Callable[[Tiles], Any],
-        names: tuple[str, ...] | None = None,
-        layers: int = 1,
+        layers: Mapping[str, str] | None = None,
     ) -> Any:
-        names = tuple(self.rates) if names is None else names
-        with self.snapshot.installed(names), torch.no_grad():
-            tiles = self._certified(form, x1, x2, names, layers)
+        layers = self._whole if layers is None else layers
+        with self.snapshot.installed(layers), torch.no_grad():
+            tiles = self._certified(form, x1, x2, layers)
             try:
                 result = contract(tiles)
             except OtherCallsError:
                 # Parameters have other uses at other points: each point by plain autograd.
-                result = contract(self._certified(form, x1, x2, names, layers, only_autograd=True))
+                result = contract(self._certified(form, x1, x2, layers, only_autograd=True))
         dtype = self.accumulate or self.snapshot.dtype
         return tree_map(lambda t: t.to(dtype), result)
 
@@ -200,11 +195,11 @@ class EmpiricalNTK(Kernel):
         form: Form,
         x1: Inputs,
         x2: Inputs | None,
-        names: tuple[str, ...],
-        layers: int,
+        layers: Mapping[str, str],
         only_autograd: bool = False,
     ) -> Tiles:
         """The plan, and a way of making parts that gives autograd's own gradients on two points of each input."""
+        names = tuple(layers)
         pairs = [self.snapshot.cast(pair_of_points(x)) for x in ((x1,) if x2 is None else (x1, x2))]
         check_reads(self.snapshot.model, pairs[0], lambda: self.snapshot.outputs(pairs[0]))
         for pair in pairs:
@@ -217,24 +212,25 @@ class EmpiricalNTK(Kernel):
                 continue
             try:
                 seen = account(self.snapshot, pairs[0], names, structured)
-            except PriorscopeError:
-                raise
             except Exception as error:
                 if not structured:
                     raise not_differentiable(error) from error
                 reason = f"the taps fail: {_brief(error)}"
                 continue
-            work = self._workload(seen, form, x1, x2, names, layers, passes is vectorized)
+            work = self._workload(seen, form, x1, x2, layers, passes is vectorized)
             plan = make_plan(work, self.memory, reason or "every use of a parameter has a rule, or is autograd's")
             if not references:
                 references = [reference(self.snapshot, pair, names) for pair in pairs]
             tiles = Tiles(self.snapshot, seen, passes, plan, names, self._number, self.progress, self._seen)
             try:
                 wrong = [name for expected in references if (name := wrong_parameter(tiles, expected)) is not None]
-            except (MemoryBudgetError, ModelError) as error:
-                if not isinstance(error, NotExactError):
+            except MemoryBudgetError:
+                raise
+            except ModelError as error:
+                # The module itself runs: what fails is its tapped run, or its run under torch.func.
+                if not structured:
                     raise
-                reason = f"the tapped run refuses: {error.cause}"
+                reason = f"the tapped run refuses: {_brief(error.__cause__ or error)}"
                 continue
             except Exception as error:
                 if not structured:
@@ -254,6 +250,11 @@ class EmpiricalNTK(Kernel):
         check_batch(self.snapshot, run, x)
 
     @property
+    def _whole(self) -> dict[str, str]:
+        """All that learns, as one layer."""
+        return dict.fromkeys(self.rates, "")
+
+    @property
     def _number(self) -> torch.dtype:
         """The dtype of products and sums."""
         if self.accumulate is not None:
@@ -266,12 +267,11 @@ class EmpiricalNTK(Kernel):
         form: Form,
         x1: Inputs,
         x2: Inputs | None,
-        names: tuple[str, ...],
-        layers: int,
+        layers: Mapping[str, str],
         is_vectorized: bool,
     ) -> Workload:
         values = self.snapshot.values
-        shares = tuple(share for name in names if (share := _share(seen, name, values[name].numel())) is not None)
+        shares = _shares(seen, {name: values[name].numel() for name in layers}, layers)
         positions = [s.positions // s.uses for s in shares if s.kind == "outer"]
         return Workload(
             form=form,
@@ -290,7 +290,7 @@ class EmpiricalNTK(Kernel):
             held=3 * sum(value.numel() * value.element_size() for value in values.values()),
             positions=max(positions, default=1),
             vectorized=is_vectorized,
-            layers=layers,
+            layers=len(set(layers.values())),
         )
 
     def _layers(self, groups: Mapping[str, str | Iterable[str]] | None) -> dict[str, str]:
@@ -308,31 +308,49 @@ class EmpiricalNTK(Kernel):
         return layers
 
 
-def _share(seen: Account, name: str, entries: int) -> Share | None:
-    """One parameter's part of the work; None where it has none."""
-    if name in seen.left:
-        return Share(name, entries, "own", why="")
-    used = [seen.uses[i] for i in seen.of(name)]
-    biases = seen.biases(name)
-    if not used:
-        return Share(name, entries, "own", uses=len(biases), why="sums of signals") if biases else None
-    shapes = [use.rule.shape(use.x[:], use.dy) for use in used]
+def _shares(seen: Account, entries: Mapping[str, int], layers: Mapping[str, str]) -> tuple[Share, ...]:
+    """The work of all parameters; those that no output depends on have none."""
+    shares: list[Share] = []
+    riders: set[str] = set()
+    for name in entries:
+        used = [seen.uses[i] for i in seen.of(name)]
+        if name in seen.left:
+            shares.append(Share(name, entries[name], "own"))
+        elif used:
+            share = _structured(name, entries[name], used)
+            bias = used[0].bias
+            # A bias of just these uses is one more activation of each.
+            if (
+                bias is not None
+                and bias in entries
+                and seen.biases(bias) == seen.of(name)
+                and layers[bias] == layers[name]
+            ):
+                share = replace(share, bias=bias, bias_entries=entries[bias])
+                riders.add(bias)
+            shares.append(share)
+        elif seen.biases(name):
+            shares.append(Share(name, entries[name], "own", uses=len(seen.biases(name)), why="sums of signals"))
+    return tuple(share for share in shares if share.name not in riders)
+
+
+def _structured(name: str, entries: int, used: list[Use]) -> Share:
+    shapes = [use.rule.shape(use.x, use.dy) for use in used]
     groups, _, inputs, signals = shapes[0]
     kinds = {
         (isinstance(use.rule, Lookup), use.rule.flipped, shape[0], *shape[2:])
         for use, shape in zip(used, shapes, strict=True)
     }
-    lookups = isinstance(used[0].rule, Lookup)
     return Share(
         name=name,
         entries=entries,
-        kind="lookup" if lookups and len(kinds) == 1 else "outer",
+        kind="lookup" if isinstance(used[0].rule, Lookup) and len(kinds) == 1 else "outer",
         groups=groups,
         positions=sum(shape[1] for shape in shapes),
         inputs=inputs,
         signals=signals,
-        uses=len(used) + len(biases),
-        grams=len(kinds) == 1 and not biases,
+        uses=len(used),
+        grams=len(kinds) == 1,
         why="" if len(kinds) == 1 else "uses of several kinds",
     )
 
@@ -364,6 +382,6 @@ def _check_dtypes(snapshot: Snapshot, names: Iterable[str]) -> None:
         raise ModelError(f"`{name}`", f"has dtype {dtype}", "Use real parameters")
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:90]}{'...' if len(text) > 90 else ''}"

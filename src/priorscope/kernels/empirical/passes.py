@@ -7,7 +7,7 @@ the module itself on one point at a time. Both run inside `snapshot.installed()`
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,9 +19,8 @@ from ...data.inputs import Inputs, count, take
 from ...errors import NotExactError
 from ...network.snapshot import Snapshot
 from .account import Account
+from .plan import Backward
 from .tap import OtherCallsError, Tap
-
-Backward = Literal["one output at a time", "all outputs at once"]
 
 
 class Pass(ABC):
@@ -89,7 +88,7 @@ class vectorized(Pass):  # noqa: N801 - called like the function that it is
                 for g, t in zip(grads, wrt, strict=True)
             ]
             return _split(found, self.probes)
-        columns = [t.new_zeros(len(t), len(cotangents), *t.shape[1:]) for t in wrt]
+        columns = [t.new_empty(len(t), len(cotangents), *t.shape[1:]) for t in wrt]
         for k, cotangent in enumerate(cotangents):
             grads = torch.autograd.grad(self.out, [*wrt, *self.cut], cotangent, retain_graph=True, allow_unused=True)
             if any(grad is not None for grad in grads[len(wrt) :]):
@@ -97,8 +96,7 @@ class vectorized(Pass):  # noqa: N801 - called like the function that it is
                     "a parameter", "is used in a way that torch functions do not show", "Use it in the forward pass"
                 )
             for column, grad in zip(columns, grads, strict=False):
-                if grad is not None:
-                    column[:, k] = grad
+                column[:, k] = 0 if grad is None else grad
         return _split(columns, self.probes)
 
 

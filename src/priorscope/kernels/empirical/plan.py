@@ -8,6 +8,7 @@ cheaper way: by Grams of its activations and signals, 2 n² R² (p + o² q) flop
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 from typing import Literal
 
@@ -15,6 +16,7 @@ from ...errors import MemoryBudgetError
 from .factors import SCRATCH, Form
 
 Way = Literal["grams", "jacobian"]
+Backward = Literal["one output at a time", "all outputs at once"]
 
 SPARE = 8
 """One part in this many of the budget is left to the allocator and the libraries' scratch."""
@@ -32,7 +34,8 @@ class Share:
 
     name: of the parameter. entries: of the parameter. kind: "outer" (activations and signals), "lookup" (ids and
     signals), "own" (autograd gives its Jacobian). groups, positions, inputs, signals: g, R, p, q of all its uses.
-    uses: how many there are. grams: whether they may be kept apart (all of one kind).
+    uses: how many there are. grams: whether they may be kept apart (all of one kind). bias, bias_entries: of the bias
+    that has the same uses and no other, which is one more activation, 1, of each.
     """
 
     name: str
@@ -45,6 +48,16 @@ class Share:
     uses: int = 1
     grams: bool = True
     why: str = ""
+    bias: str | None = None
+    bias_entries: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,) if self.bias is None else (self.name, self.bias)
+
+    @property
+    def size(self) -> int:
+        return self.entries + self.bias_entries
 
     def ways(self, form: Form) -> tuple[Way, ...]:
         if self.kind == "own" or not self.grams or form == "features":
@@ -54,7 +67,7 @@ class Share:
     def kept(self, way: Way, outputs: int) -> int:
         """Numbers that one point's part consists of."""
         if way == "jacobian":
-            return outputs * self.entries
+            return outputs * self.size
         rows = self.groups * self.positions
         ids = 2 * self.positions if self.kind == "lookup" else rows * self.inputs
         return ids + outputs * rows * self.signals
@@ -69,7 +82,7 @@ class Share:
         """Flops of one pair of points."""
         squared = outputs**2 if form == "blocks" else outputs
         if way == "jacobian":
-            return 2 * squared * self.entries
+            return 2 * squared * self.size
         return 2 * self.groups * self.positions**2 * (self.inputs + squared * self.signals)
 
 
@@ -116,7 +129,7 @@ class Workload:
             "per output": self.n1 * self.n2 * self.outputs,
             "blocks": self.n1 * self.n2 * self.outputs**2,
             "diagonal": self.n1,
-            "features": self.n1 * self.outputs * sum(share.entries for share in self.shares),
+            "features": self.n1 * self.outputs * sum(share.size for share in self.shares),
         }
         return entries[self.form] * self.number
 
@@ -132,11 +145,19 @@ class Group:
     outputs: int = 0
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(share.name for share in self.shares)
+    def way_of(self) -> dict[str, Way]:
+        """{parameter whose part is made: its way}; a bias is in its weight's Gram where there is one."""
+        return {
+            name: way
+            for share, way in zip(self.shares, self.ways, strict=True)
+            for name in (share.names if way == "jacobian" else (share.name,))
+        }
 
-    def way(self, name: str) -> Way:
-        return self.ways[self.names.index(name)]
+    @property
+    def riders(self) -> dict[str, str]:
+        """{weight: the bias that is in its Gram}."""
+        pairs = zip(self.shares, self.ways, strict=True)
+        return {share.name: share.bias for share, way in pairs if share.bias is not None and way == "grams"}
 
     def kept(self, outputs: int) -> int:
         return sum(share.kept(way, outputs) for share, way in zip(self.shares, self.ways, strict=True))
@@ -158,7 +179,7 @@ class Plan:
     n2: int
     outputs: int
     groups: tuple[Group, ...]
-    backward: str
+    backward: Backward
     flops: int
     bytes: int
     memory: int
@@ -307,7 +328,7 @@ def _making_bytes(group: Group, work: Workload) -> int:
     own = sum(share.entries for share in group.shares if share.kind == "own")
     signals = points * k * (work.probes + own)
     layout = max(
-        share.kept("grams", k) + (k * share.entries if way == "jacobian" else 0)
+        share.kept("grams", k) + (k * share.size if way == "jacobian" else 0)
         for share, way in zip(group.shares, group.ways, strict=True)
     )
     live = points * work.activations
@@ -333,7 +354,7 @@ def _at_once(group: Group, work: Workload) -> bool:
     return work.vectorized and group.outputs > 1 and group.streamed * work.positions < FEW_ROWS
 
 
-def _backward(groups: Sequence[Group], work: Workload) -> str:
+def _backward(groups: Sequence[Group], work: Workload) -> Backward:
     return "all outputs at once" if all(_at_once(group, work) for group in groups) else "one output at a time"
 
 
@@ -365,7 +386,7 @@ def _with_outputs(group: Group, work: Workload, usable: int, outputs: int) -> Gr
     # What stays decides how often points are made again; pieces of a few points are made nearly as fast as large ones.
     samples = _largest(n, lambda s: fits(s, 1))
     while True:
-        streamed = _largest(samples, lambda t, s=samples: fits(s, t))
+        streamed = _largest(samples, partial(fits, samples))
         if streamed * work.positions >= min(32, samples) or streamed >= samples // 4 or samples <= 1:
             break
         samples = samples * 3 // 4
@@ -415,11 +436,21 @@ def _flops(group: Group, work: Workload) -> int:
 
 
 def _pairs(group: Group, work: Workload) -> int:
-    """Pairs of points that are multiplied: of a Gram matrix, those of the tiles on and above the diagonal."""
+    """Pairs of points that are multiplied: of a Gram matrix, those of the pieces on and above the diagonal."""
     if not work.same:
         return work.n1 * work.n2
-    starts = range(0, work.n1, group.samples)
-    return sum(min(group.samples, work.n1 - i) * (work.n1 - i) for i in starts)
+    total = 0
+    for start in range(0, work.n1, group.samples):
+        points = min(group.samples, work.n1 - start)
+        total += sum((b.stop - b.start) * (points - b.start) for b in bands(points))
+        total += points * (work.n1 - start - points)
+    return total
+
+
+def bands(points: int) -> list[slice]:
+    """A tile's points in a few pieces, so that only those on and above the diagonal of its Gram are multiplied."""
+    size = max(16, ceil(points / 4))
+    return [slice(i, min(i + size, points)) for i in range(0, points, size)]
 
 
 def _cost(group: Group, work: Workload) -> int:
@@ -443,7 +474,8 @@ def _row(share: Share, way: Way, work: Workload) -> tuple[str, ...]:
     if other:
         least = "more flops" if flops(other[0]) >= flops(way) else "more memory"
         why = f"{names[other[0]]}: {flops(other[0]):.3g} flops, {least}"
-    return share.name, str(share.entries), str(share.uses), names[way], f"{flops(way):.3g}", why
+    name = share.name if share.bias is None else f"{share.name}, {share.bias.rpartition('.')[2]}"
+    return name, str(share.size), str(share.uses), names[way], f"{flops(way):.3g}", why
 
 
 def _rejected(work: Workload, flops: int) -> dict[str, str]:

@@ -316,3 +316,67 @@ def test_a_pytree_of_other_shapes():
     case = next(case for case in AWKWARD if case.name == "dictionary")
     kernel = EmpiricalNTK(modelled(case))
     assert_equal(kernel(nested)[:2], kernel(tree_map(lambda leaf: leaf[:2], nested), nested))
+
+
+def test_per_output_kernels_are_the_diagonal_blocks():
+    model, x1, x2 = mlp(3, 5, 4), vectors(6), vectors(3)
+    kernel = EmpiricalNTK(model)
+    for points in ((x1,), (x1, x2)):
+        blocks = ntk_by_loop(model, x1, points[-1])
+        assert_equal(kernel.per_output(*points), torch.einsum("iaja->aij", blocks))
+        assert_equal(kernel.per_output(*points).mean(0), kernel(*points))
+
+
+def test_layers_sum_to_the_kernel():
+    model, x1, x2 = mlp(3, 5, 4, 2), vectors(6), vectors(3)
+    init = Initialization(2.0, 0.3, "ntk")
+    kernel = EmpiricalNTK(model, rates=init)
+    for points in ((x1,), (x1, x2)):
+        layers = kernel.layers(*points)
+        assert list(layers) == ["0", "2", "4"]
+        assert_equal(sum(layers.values()), kernel(*points))
+        assert_equal(layers["2"], EmpiricalNTK(model, rates=init, parameters="2")(*points))
+
+
+def test_named_groups_of_parameters():
+    model, x = mlp(3, 5, 4, 2), vectors(6)
+    kernel = EmpiricalNTK(model)
+    groups = kernel.layers(x, groups={"weights": ["0.weight", "2.weight"], "head": "4", "bias": "0.bias"})
+    assert_equal(groups["head"], EmpiricalNTK(model, parameters="4")(x))
+    assert_equal(groups["weights"], EmpiricalNTK(model, parameters=["0.weight", "2.weight"])(x))
+    assert_equal(groups["bias"], EmpiricalNTK(model, parameters="0.bias")(x))
+    with pytest.raises(RatesError, match="overlaps"):
+        kernel.layers(x, groups={"a": "0", "b": "0.bias"})
+    with pytest.raises(RatesError, match="names no parameter"):
+        kernel.layers(x, groups={"a": "7"})
+
+
+def test_a_bare_parameter_is_a_layer_by_its_name():
+    case = next(case for case in AWKWARD if case.name == "bare")
+    model, x = modelled(case), case.points(4)
+    layers = EmpiricalNTK(model).layers(x)
+    assert list(layers) == ["scale", "matrix", "unused"]
+    assert float(layers["unused"].abs().max()) == 0.0
+    assert_equal(layers["scale"] + layers["matrix"], EmpiricalNTK(model)(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_low_precision_models_accumulate_in_more(dtype):
+    model, x = mlp(8, 64, 64, 2), vectors(5).repeat(1, 3)[:, :8]
+    low = mlp(8, 64, 64, 2).to(dtype)
+    low.load_state_dict(model.state_dict())
+    model.load_state_dict(low.state_dict())
+    exact = EmpiricalNTK(model)(x)
+    assert EmpiricalNTK(low)(x).dtype == dtype
+    precise = EmpiricalNTK(low, accumulate=torch.float64)(x)
+    assert precise.dtype == torch.float64
+    eps = torch.finfo(dtype).eps
+    assert float((precise - exact).abs().max()) < 8 * eps * float(exact.abs().max())
+    assert float((EmpiricalNTK(low)(x).double() - precise).abs().max()) <= eps * float(precise.abs().max())
+    with pytest.raises(ModelError, match="accumulate"):
+        EmpiricalNTK(model, accumulate=torch.float16)
+
+
+def test_forms_that_do_not_exist():
+    with pytest.raises(DataError, match="'all' *|form"):
+        EmpiricalNTK(mlp(3, 2)).plan(vectors(2), form="all")

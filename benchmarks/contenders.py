@@ -36,7 +36,9 @@ OURS = Peer("ours", "ours", None, (Way("EmpiricalNTK"),))
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("tutorial", "tutorial", None, (Way("jacobians", {"way": "jacobians"}), Way("products", {"way": "products"}))),
+        Peer(
+            "tutorial", "tutorial", None, (Way("jacobians", {"way": "jacobians"}), Way("products", {"way": "products"}))
+        ),
         Peer(
             "neural-tangents",
             "tangents",

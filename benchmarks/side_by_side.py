@@ -108,7 +108,9 @@ def parse(row: Row, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=row.title)
     parser.add_argument("--points", type=int, help="how many points, a power of two; the row's own number by default")
     parser.add_argument("--threads", type=int, default=2, help="cores that each process may use")
-    parser.add_argument("--peers", nargs="*", default=list(row.peers), choices=PEERS, metavar="PEER", help=str(row.peers))
+    parser.add_argument(
+        "--peers", nargs="*", default=list(row.peers), choices=PEERS, metavar="PEER", help=str(row.peers)
+    )
     parser.add_argument("--cross", action="store_true", help="as many other points on the second side, no Gram matrix")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each method")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a peer's kernel may take")
@@ -117,7 +119,9 @@ def parse(row: Row, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="the file to write; benchmarks/results/ROW.json by default")
     options = parser.parse_args(arguments)
     if options.points is not None and (options.points < 2 or options.points & (options.points - 1)):
-        parser.error(f"--points: is {options.points}. Give a power of two, 2 or more: peers may only manage a fraction.")
+        parser.error(
+            f"--points: is {options.points}. Give a power of two, 2 or more: peers may only manage a fraction."
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not 1 <= options.threads <= cores:
         parser.error(f"--threads: is {options.threads}. Give 1 to {cores}, the cores of this machine.")
@@ -269,7 +273,9 @@ def verdict(target: Target, entries: Sequence[Mapping[str, Any]]) -> str:
     ours, *peers = entries
     if target.gigabytes is not None:
         peak = ours["peak_bytes"] / 1e9
-        return f"target: peak <= {target.gigabytes:g} GB: {peak:.3g} GB, {'met' if peak <= target.gigabytes else 'MISSED'}"
+        return (
+            f"target: peak <= {target.gigabytes:g} GB: {peak:.3g} GB, {'met' if peak <= target.gigabytes else 'MISSED'}"
+        )
     valid = [e for e in peers if not e["disagrees"] and target.peer in (None, e["method"])]
     asked = f"target: >= {target.ratio:g} x faster than {target.peer or 'the best peer'}"
     if not valid:

@@ -1,6 +1,7 @@
 """priorscope's EmpiricalNTK, as it is in this checkout."""
 
 import networks
+
 from priorscope import EmpiricalNTK
 
 PACKAGES = ("torch",)

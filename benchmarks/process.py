@@ -36,7 +36,7 @@ class Measured:
     notes: str
 
 
-class Failure(Exception):
+class NotFinishedError(Exception):
     """A method that did not finish. of_size: fewer points may help it."""
 
     def __init__(self, reason: str, of_size: bool):
@@ -55,7 +55,7 @@ def run(
     """The measurement of one task.
 
     Raises:
-        Failure: it took too long or too much memory, or raised; with its last line.
+        NotFinishedError: it took too long or too much memory, or raised; with its last line.
     """
     (folder / f"{name}.json").write_text(json.dumps(task))
     answer = folder / f"{name}.result.json"
@@ -69,10 +69,10 @@ def run(
         )
         reason = _watch(process, limits, runs=1 + int(task["repeats"]))
     if reason is not None:
-        raise Failure(reason, of_size=True)
+        raise NotFinishedError(reason, of_size=True)
     if not answer.exists():
         last = _last_error((folder / f"{name}.log").read_text()) or f"stopped with status {process.returncode}"
-        raise Failure(last[:200], of_size="memory" in last.lower() or process.returncode < 0)
+        raise NotFinishedError(last[:200], of_size="memory" in last.lower() or process.returncode < 0)
     return Measured(**json.loads(answer.read_text()))
 
 

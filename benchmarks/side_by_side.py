@@ -20,7 +20,7 @@ import machine
 import numpy as np
 from contenders import OURS, PEERS, Peer, Way
 from environments import python_of
-from process import Failure, Limits, Measured, run
+from process import Limits, Measured, NotFinishedError, run
 
 TOLERANCE = 1e-4
 """The largest difference from our kernel, relative to its largest entry, in float32."""
@@ -91,7 +91,7 @@ def main(row: Row, arguments: Sequence[str] | None = None) -> int:
     for case in cases:
         points = options.points or case.points
         with tempfile.TemporaryDirectory() as folder:
-            for form in case.forms:
+            for form in options.forms or case.forms:
                 comparison = Comparison(case, form, points, options, Path(folder))
                 result = comparison.result([PEERS[name] for name in options.peers])
                 print(table(result, row.targets if points == case.points and not options.quick else ()), flush=True)
@@ -109,8 +109,10 @@ def parse(row: Row, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, help="how many points, a power of two; the row's own number by default")
     parser.add_argument("--threads", type=int, default=2, help="cores that each process may use")
     parser.add_argument(
-        "--peers", nargs="*", default=list(row.peers), choices=PEERS, metavar="PEER", help=str(row.peers)
+        "--peers", nargs="*", default=list(row.peers), choices=PEERS, metavar="PEER", help=", ".join(PEERS)
     )
+    forms = sorted({form for case in row.cases for form in case.forms})
+    parser.add_argument("--forms", nargs="*", choices=forms, help="all of the row by default")
     parser.add_argument("--cross", action="store_true", help="as many other points on the second side, no Gram matrix")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each method")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a peer's kernel may take")
@@ -119,9 +121,7 @@ def parse(row: Row, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="the file to write; benchmarks/results/ROW.json by default")
     options = parser.parse_args(arguments)
     if options.points is not None and (options.points < 2 or options.points & (options.points - 1)):
-        parser.error(
-            f"--points: is {options.points}. Give a power of two, 2 or more: peers may only manage a fraction."
-        )
+        parser.error(f"--points: is {options.points}. Give a power of two, 2 or more: peers may need a fraction.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not 1 <= options.threads <= cores:
         parser.error(f"--threads: is {options.threads}. Give 1 to {cores}, the cores of this machine.")
@@ -168,7 +168,7 @@ class Comparison:
 
     def largest(self, peer: Peer) -> Entrant | None:
         """The fastest way at the largest size that works; None, and the reasons in `failures`, if none does."""
-        points, ways = self.points if self.options.quick else max(2, self.points // 4), list(peer.ways)
+        points, ways = self.points if self.options.quick else max(2, self.points // 8), list(peer.ways)
         seconds: dict[Way, float] = {}
         while points >= 1 and ways:
             seconds, ways = self.trial(peer, ways, points)
@@ -195,7 +195,7 @@ class Comparison:
             try:
                 seconds[way] = median(self.measure(Entrant(peer, way, points)).seconds)
                 print(f"  tried {peer.name} ({way.name}), {points} points: {seconds[way]:.3g} s", flush=True)
-            except Failure as failure:
+            except NotFinishedError as failure:
                 self.failures.append(f"{peer.name} ({way.name}), {points} points: {failure}")
                 print(f"  {self.failures[-1]}", flush=True)
                 smaller += [way] if failure.of_size else []
@@ -284,9 +284,9 @@ def verdict(target: Target, entries: Sequence[Mapping[str, Any]]) -> str:
     return f"{asked}: {ratio:.3g} x, {'met' if ratio >= (target.ratio or 0) else 'MISSED'}"
 
 
-def seeded(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def start(row: Row) -> None:
-    sys.exit(main(row))
+    """Runs a row as a command: status 1 where a peer's kernel differs from ours, or ours does not finish."""
+    try:
+        sys.exit(main(row))
+    except NotFinishedError as failure:
+        sys.exit(f"ours: did not finish: {failure}")

@@ -1,6 +1,6 @@
 """One measurement in a process of its own: `python worker.py FOLDER TASK`, in the environment of one peer.
 
-Reads FOLDER/TASK.json and the arrays that it names, runs the method once to warm up and then `repeats` times, and writes
+Reads FOLDER/TASK.json and its arrays, runs the method once to warm up and then `repeats` times, and writes
 FOLDER/TASK.result.json (seconds, peak bytes above import, versions) and FOLDER/TASK.npy (the kernel, to be compared).
 Only the standard library and numpy here: every peer's environment runs this file.
 """

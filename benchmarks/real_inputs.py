@@ -35,7 +35,8 @@ def sentences(points: int) -> dict[str, np.ndarray]:
     stride = (len(words) - TOKENS) // points
     texts = [" ".join(words[stride * k : stride * k + TOKENS]) for k in range(points)]
     tokens = tokenizer(texts, max_length=TOKENS, truncation=True, return_tensors="np")
-    return {f"x1/{name}": tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+    # Without padding the mask is all ones; transformers reads it as a number, which no vmap allows.
+    return {"x1/input_ids": tokens["input_ids"].astype(np.int64)}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from process import Limits, Measured, NotFinishedError, run
 TOLERANCE = 1e-4
 """The largest difference from our kernel, relative to its largest entry, in float32."""
 
+PLAN_LINES = 24
+"""How much of our plan is printed; the file has all of it."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -265,7 +268,11 @@ def table(result: Mapping[str, Any], targets: Sequence[Target]) -> str:
         )
     if any(e["extrapolated"] for e in result["entries"]):
         lines.append("* measured on fewer points, and scaled by the number of entries")
-    return "\n".join([*lines, *(verdict(target, result["entries"]) for target in targets), result["plan"]])
+    plan = result["plan"].splitlines()
+    lines += [*(verdict(target, result["entries"]) for target in targets), *plan[:PLAN_LINES]]
+    if len(plan) > PLAN_LINES:
+        lines.append(f"... and {len(plan) - PLAN_LINES} more lines of the plan, in the file")
+    return "\n".join(lines)
 
 
 def verdict(target: Target, entries: Sequence[Mapping[str, Any]]) -> str:

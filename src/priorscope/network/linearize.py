@@ -7,21 +7,19 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import jvp
 from torch.utils._pytree import tree_map
 
 from ..data.inputs import Inputs, check_inputs
 from ..errors import DataError, ModelError
 from ..results import Result
+from .derivatives import forward_product
 from .function import arguments, call, call_with, cast, check_mode, differentiable_attention
 
 POINT = "_expansion_point"
@@ -117,11 +115,9 @@ def expand(
     def moved(values: dict[str, Tensor]) -> Any:
         return call_with(model, values, positional, keyword)
 
-    _load_forward_derivatives()
     try:
         with differentiable_attention():
-            value, slope = jvp(moved, (dict(point),), (dict(change),))[:2]
-            return value, slope
+            return forward_product(moved, point, change)
     except (RuntimeError, NotImplementedError) as error:
         raise ModelError(
             f"linearize({type(model).__name__})",
@@ -129,14 +125,6 @@ def expand(
             "Check that the model runs on x, and replace layers that work in place on their input or have no "
             "forward derivative",
         ) from error
-
-
-@cache
-def _load_forward_derivatives() -> None:
-    # The first jvp of a process loads torch's own derivatives through torch.jit.script, which torch deprecates aloud.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        jvp(torch.clone, (torch.zeros(1),), (torch.zeros(1),))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..data.inputs import Inputs, equal
+from ..data.inputs import Inputs, count, equal
 from ..errors import ModelError
 from .function import Readout, as_rows, call, cast, check_module, differentiable_attention, outputs_of
 
@@ -99,11 +99,14 @@ class Snapshot:
         """The outputs of a batch by the module itself (inside `installed`), differentiable in its parameters."""
         return outputs_of(self.model, x, self.readout)
 
-    def single(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
-        """(o,): the outputs at one point, x without the first axis, where parameters named in `values` have those.
+    def moved(self, values: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n o"]:
+        """The outputs of a batch where parameters named in `values` have those, and all others the snapshot's.
 
         It is a function in the sense of torch.func, to be used inside `installed`.
         """
-        batch = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, x)
-        returned = call(self.model, {**self.values, **values}, batch)
-        return as_rows(returned if self.readout is None else self.readout(returned), 1)[0]
+        returned = call(self.model, {**self.values, **values}, x)
+        return as_rows(returned if self.readout is None else self.readout(returned), count(x))
+
+    def single(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
+        """(o,): the same at one point, x without the first axis."""
+        return self.moved(values, tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, x))[0]

@@ -19,9 +19,11 @@ from ...network.snapshot import Snapshot
 from ..kernel import Kernel, Origin
 from . import contraction
 from .account import Account, account
+from .approximate import ApproximateNTK
 from .certificate import Reference, check_batch, check_outputs, not_differentiable, reference, wrong_parameter
 from .contraction import Tiles
 from .factors import Form
+from .operator import KernelOperator
 from .passes import Pass, looped, vectorized
 from .plan import Plan, Share, Workload, make_plan
 from .tap import OtherCallsError, Use
@@ -170,6 +172,35 @@ class EmpiricalNTK(Kernel):
             raise DataError("form", f"is {form!r}", f"Choose one of {', '.join(get_args(Form))}")
         with self.snapshot.installed(self._whole):
             return self._certified(cast(Form, form), x1, x2, self._whole).plan
+
+    def operator(self, x1: Inputs, x2: Inputs | None = None, batch: int | None = None) -> KernelOperator:
+        """The kernel between all outputs as products with vectors, without its matrix: for iterative solvers.
+
+        Args:
+            x1, x2: inputs; None for x2 is the Gram operator of x1.
+            batch: points that run at once; None for as many as `memory` allows.
+
+        Returns:
+            KernelOperator, (n1·o, n2·o), points first.
+
+        Raises:
+            NotExactError: products that do not agree with plain autograd, or outputs that depend on the batch.
+            MemoryBudgetError: not even one point (or the given batch) fits into `memory`.
+        """
+        check_inputs(x1, "x1")
+        if x2 is not None:
+            check_inputs(x2, "x2")
+        return KernelOperator(self.snapshot, self.rates, x1, x2, self.memory, batch, self.progress)
+
+    def approximate(self, method: str, size: int, seed: int = 0) -> ApproximateNTK:
+        """An estimate of this kernel from random features, with standard errors: `ApproximateNTK`.
+
+        Args:
+            method: "projection" (random directions in the space of parameters) or "parameters" (a random choice).
+            size: the number of directions, or of parameter entries.
+            seed: of the draw.
+        """
+        return ApproximateNTK(self, method, size, seed)
 
     def _compute(
         self,

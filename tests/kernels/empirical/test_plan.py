@@ -125,3 +125,19 @@ def test_both_backward_passes_give_the_same_kernel(few_rows, monkeypatch):
     assert kernel.plan(x).backward == ("all outputs at once" if few_rows else "one output at a time")
     expected = ntk_by_loop(model, x, x)
     assert float((kernel.blocks(x) - expected).abs().max()) < 1e-10 * float(expected.abs().max())
+
+
+def test_many_outputs_go_by_ntk_vector_products(monkeypatch):
+    torch.manual_seed(0)
+    model, x1, x2 = mlp(20, 24, 24, 24, 300), torch.randn(6, 20), torch.randn(4, 20)
+    kernel = EmpiricalNTK(model)
+    structured = kernel.blocks(x1), kernel.blocks(x1, x2)
+    monkeypatch.setattr("priorscope.kernels.empirical.plan.FLOPS_PER_PRODUCT", 0)
+    for points, expected in zip(((x1,), (x1, x2)), structured, strict=True):
+        plan = kernel.plan(*points, form="blocks")
+        assert plan.method == "NTK-vector products"
+        assert "tapped run" in str(plan)
+        with FlopCounterMode(display=False) as counted:
+            blocks = kernel.blocks(*points)
+        assert abs(plan.flops / counted.get_total_flops() - 1) < 0.2
+        assert float((blocks - expected).abs().max()) < 1e-10 * float(expected.abs().max())

@@ -25,7 +25,7 @@ from .contraction import Tiles
 from .factors import Form
 from .operator import KernelOperator
 from .passes import Pass, looped, vectorized
-from .plan import Plan, Share, Workload, make_plan
+from .plan import PRODUCTS, Plan, Share, Workload, make_plan
 from .tap import OtherCallsError, Use
 from .uses import Lookup
 
@@ -109,7 +109,12 @@ class EmpiricalNTK(Kernel):
         return self._compute("diagonal", x, None, lambda t: contraction.diagonal(t, x, self.rates))
 
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
-        return self._compute("blocks", x1, x2, lambda t: contraction.blocks(t, x1, x2, self.rates))
+        def contract(tiles: Tiles) -> Tensor:
+            if tiles.plan.method == PRODUCTS:
+                return self.operator(x1, x2).dense("blocks")
+            return contraction.blocks(tiles, x1, x2, self.rates)
+
+        return self._compute("blocks", x1, x2, contract)
 
     def per_output(self, x1: Inputs, x2: Inputs | None = None) -> Float[Tensor, "o n1 n2"]:
         """One kernel for each output: the diagonal blocks of `blocks`, whose mean is `kernel(x1, x2)`.

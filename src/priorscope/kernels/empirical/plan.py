@@ -15,6 +15,8 @@ from typing import Literal
 from ...errors import MemoryBudgetError
 from .factors import SCRATCH, Form
 
+PRODUCTS = "NTK-vector products"
+
 Way = Literal["grams", "jacobian"]
 Backward = Literal["one output at a time", "all outputs at once"]
 
@@ -23,6 +25,9 @@ SPARE = 8
 
 FLOPS_PER_WRITE = 64
 """What making one entry of a Jacobian costs, memory traffic included, in flops of a matrix product; measured."""
+
+FLOPS_PER_PRODUCT = 2 * 10**7
+"""What one product with the Jacobian costs beside its own flops, in flops of a large matrix product; measured."""
 
 FEW_ROWS = 4096
 """A backward pass with fewer rows than this in its matrix products is better shared by all outputs; measured."""
@@ -234,9 +239,19 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
     _, _, best = min(plans)
     peak = fixed + max(_tile_bytes(group, work) for group in best)
     flops = sum(_flops(group, work) for group in best)
+    method = "tapped run, " + ("all points of a tile at once" if work.vectorized else "one point at a time")
+    rejected: dict[str, str] = {}
+    if work.form == "blocks":
+        by_products = _products_flops(work)
+        compared = "{:.3g} flops instead of {:.3g}"
+        if by_products + work.n2 * work.outputs * FLOPS_PER_PRODUCT < flops:
+            rejected[method], method = compared.format(flops, by_products), PRODUCTS
+            flops, reason = by_products, "there are many outputs"
+        else:
+            rejected[PRODUCTS] = compared.format(by_products, flops)
     certificate = certificate_flops(work)
     return Plan(
-        method="tapped run, " + ("all points of a tile at once" if work.vectorized else "one point at a time"),
+        method=method,
         reason=reason,
         form=work.form,
         n1=work.n1,
@@ -249,7 +264,7 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
         memory=memory,
         certificate_flops=certificate,
         made=sum(_made(group, work) for group in best),
-        rejected=_rejected(work, flops),
+        rejected=rejected,
         rows=tuple(
             _row(share, way, work) for group in best for share, way in zip(group.shares, group.ways, strict=True)
         ),
@@ -478,13 +493,15 @@ def _row(share: Share, way: Way, work: Workload) -> tuple[str, ...]:
     return name, str(share.size), str(share.uses), names[way], f"{flops(way):.3g}", why
 
 
-def _rejected(work: Workload, flops: int) -> dict[str, str]:
-    if work.form != "blocks":
-        return {}
-    # Every entry of the right-hand side is one vector-Jacobian and one Jacobian-vector product.
+def _products_flops(work: Workload) -> int:
+    """Of the whole matrix by one row of J, and J's product with it, for every point and output of the right side."""
     own = sum(share.making("jacobian", 1) for share in work.shares)
-    column = work.forward_flops + work.backward_flops + own + work.n1 * (2 * work.forward_flops)
-    return {"NTK-vector products": f"{work.n2 * work.outputs * column:.3g} flops instead of {flops:.3g}"}
+    pairs = work.n1 * (work.n1 + 1) // 2 if work.same else work.n1 * work.n2
+    row = work.forward_flops // work.outputs + work.backward_flops + own
+    # Forward mode: activations by the weights' tangents, and their own tangents by the weights; those of the input are
+    # zero, and the run itself is shared by several products.
+    first = work.shares[0].making("jacobian", 1) if work.shares else 0
+    return work.outputs * (work.n2 * row + pairs * (work.forward_flops + own - first))
 
 
 def _too_little(work: Workload, memory: int, fixed: int) -> MemoryBudgetError:

@@ -64,15 +64,19 @@ def test_flops_are_those_of_a_counter(name, form):
     assert abs(plan.flops / counted.get_total_flops() - 1) < 0.2
 
 
-def test_flops_of_many_tiles_are_those_of_a_counter():
+def test_flops_and_steps_of_many_tiles_are_those_that_are_counted(monkeypatch):
     torch.manual_seed(0)
     model, x1, x2 = convolutional(), torch.randn(12, 3, 12, 12), torch.randn(20, 3, 12, 12)
     kernel = EmpiricalNTK(model, memory=1_500_000)
+    steps: list[int] = []
+    monkeypatch.setattr("tqdm.tqdm.update", lambda self, n: steps.append(n))
     for points in ((x2,), (x1, x2)):
         plan = kernel.plan(*points, form="blocks")
+        steps.clear()
         assert min(group.samples for group in plan.groups) < 12
         with FlopCounterMode(display=False) as counted:
             kernel.blocks(*points)
+        assert sum(steps) == plan.made
         assert abs(plan.flops / counted.get_total_flops() - 1) < 0.2
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...data.inputs import Inputs, count, take
 from ...errors import ModelError
@@ -37,7 +36,8 @@ Parts = dict[str, Factor]
 class Tiles:
     """The parts of a snapshot's Jacobian, in the tiles of a plan.
 
-    seen: called once for every piece, with its pass and its points.
+    seen: called once for every piece, with its pass and its points. step: called with the number of points of every
+    piece that is made, which add up to the plan's `made`.
     """
 
     snapshot: Snapshot
@@ -46,8 +46,8 @@ class Tiles:
     plan: Plan
     names: tuple[str, ...]
     dtype: torch.dtype
-    progress: bool = False
     seen: Callable[[Pass, Inputs], None] | None = None
+    step: Callable[[int], object] = lambda points: None
     _done: set[tuple[int, int, int]] = field(default_factory=set)
 
     def of(self, group: Group, points: int) -> list[Tile]:
@@ -73,6 +73,7 @@ class Tiles:
         if self.seen is not None and key not in self._done:
             self.seen(run, points)
             self._done.add(key)
+        self.step(piece.points.stop - piece.points.start)
         m, o = run.outputs.shape
         units = torch.eye(o, dtype=run.outputs.dtype, device=run.outputs.device)[piece.outputs]
         return self.parts(run, units[:, None].expand(-1, m, -1), group.way_of)
@@ -110,14 +111,10 @@ class Tiles:
 
     def each(self, x: Inputs) -> Iterator[tuple[Group, Tile, Parts]]:
         """Every tile of x with its parts, once."""
-        todo = [
-            (group, piece)
-            for group in self.plan.groups
-            for tile in self.of(group, count(x))
-            for piece in self.pieces(group, tile)
-        ]
-        for group, tile in tqdm(todo, desc="empirical ntk", disable=not self.progress, leave=False):
-            yield group, tile, self.make(group, tile, x)
+        for group in self.plan.groups:
+            for tile in self.of(group, count(x)):
+                for piece in self.pieces(group, tile):
+                    yield group, piece, self.make(group, piece, x)
 
 
 def _part(
@@ -242,7 +239,7 @@ def _products(
 ) -> Iterator[tuple[Tile, Tile, str, Tensor]]:
     """Every pair of tiles with their products, by layer; of a symmetric matrix, only one of each two."""
     todo = [(group, first) for group in tiles.plan.groups for first in tiles.of(group, count(x1))]
-    for group, first in tqdm(todo, desc="empirical ntk", disable=not tiles.progress, leave=False):
+    for group, first in todo:
         left = tiles.keep(group, first, x1)
         if x2 is None:
             # Rounding of a product of a matrix with itself need not be symmetric.

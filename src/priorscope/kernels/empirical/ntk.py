@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from tqdm import tqdm
 
 from ...data.inputs import Inputs, check_inputs, count
 from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
@@ -219,12 +220,17 @@ class EmpiricalNTK(Kernel):
         with self.snapshot.installed(layers), torch.no_grad():
             tiles = self._certified(form, x1, x2, layers)
             try:
-                result = contract(tiles)
+                result = self._watched(contract, tiles)
             except OtherCallsError:
                 # Parameters have other uses at other points: each point by plain autograd.
-                result = contract(self._certified(form, x1, x2, layers, only_autograd=True))
+                result = self._watched(contract, self._certified(form, x1, x2, layers, only_autograd=True))
         dtype = self.accumulate or self.snapshot.dtype
         return tree_map(lambda t: t.to(dtype), result)
+
+    def _watched(self, contract: Callable[[Tiles], Any], tiles: Tiles) -> Any:
+        shown = self.progress and tiles.plan.method != PRODUCTS
+        with tqdm(total=tiles.plan.made, desc="empirical ntk", unit="point", disable=not shown, leave=False) as bar:
+            return contract(replace(tiles, step=bar.update))
 
     def _certified(
         self,
@@ -257,7 +263,7 @@ class EmpiricalNTK(Kernel):
             plan = make_plan(work, self.memory, reason or "every use of a parameter has a rule, or is autograd's")
             if not references:
                 references = [reference(self.snapshot, pair, names) for pair in pairs]
-            tiles = Tiles(self.snapshot, seen, passes, plan, names, self._number, self.progress, self._seen)
+            tiles = Tiles(self.snapshot, seen, passes, plan, names, self._number, self._seen)
             try:
                 wrong = [name for expected in references if (name := wrong_parameter(tiles, expected)) is not None]
             except MemoryBudgetError:

@@ -174,7 +174,8 @@ class Plan:
 
     method: how activations and signals are made. reason: why so. backward: how the signals of several outputs are
     made. groups: of parameters, with their ways and tiles. rejected: {another method: why not}. flops:
-    floating-point operations, the certificate's included. bytes: the estimated peak. certificate_flops: of it.
+    floating-point operations, the certificate's included. bytes: the estimated peak. certificate_flops: of the flops.
+    made: points that pass through the module, the repeated ones included.
     """
 
     method: str
@@ -341,7 +342,7 @@ def _making_bytes(group: Group, work: Workload) -> int:
     k, points = group.outputs, group.streamed
     made = points * group.kept(k) * work.number * (2 if work.one_sided else 1)
     own = sum(share.entries for share in group.shares if share.kind == "own")
-    signals = points * k * (work.probes + own)
+    signals = points * (k * (work.probes + own) + own)
     layout = max(
         share.kept("grams", k) + (k * share.size if way == "jacobian" else 0)
         for share, way in zip(group.shares, group.ways, strict=True)

@@ -22,7 +22,7 @@ from ...errors import ModelError, NotExactError
 from ...network.function import pair_of_points
 from ...network.snapshot import Snapshot
 from .contraction import Tiles
-from .passes import Pass
+from .tapping import Pass
 
 
 @torch.no_grad()

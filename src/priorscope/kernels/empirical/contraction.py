@@ -15,11 +15,10 @@ from torch import Tensor
 from ...data.inputs import Inputs, count, take
 from ...errors import ModelError
 from ...network.snapshot import Snapshot
-from .account import Account
 from .factors import Dense, Factor, Form, Ids, Outer
-from .passes import Pass, Passes
-from .plan import Group, Plan, Way, bands
-from .uses import Lookup
+from .plan import Group, Plan, bands
+from .tapping import Account, Lookup, Pass, Passes
+from .workload import Way
 
 
 class Tile(NamedTuple):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any, cast, get_args
 
 import torch
@@ -19,16 +18,14 @@ from ...network.reads import check_reads
 from ...network.snapshot import Snapshot
 from ..kernel import Kernel, Origin
 from . import contraction
-from .account import Account, account
 from .approximate import ApproximateNTK
 from .certificate import Reference, check_batch, check_outputs, not_differentiable, reference, wrong_parameter
 from .contraction import Tiles
 from .factors import Form
 from .operator import KernelOperator
-from .passes import Pass, looped, vectorized
-from .plan import PRODUCTS, Plan, Share, Workload, make_plan
-from .tap import OtherCallsError, Use
-from .uses import Lookup
+from .plan import PRODUCTS, Plan, make_plan
+from .tapping import OtherCallsError, Pass, account, looped, vectorized
+from .workload import workload
 
 DEFAULT_MEMORY = 2**30
 
@@ -259,7 +256,9 @@ class EmpiricalNTK(Kernel):
                     raise not_differentiable(error) from error
                 reason = f"the taps fail: {_brief(error)}"
                 continue
-            work = self._workload(seen, form, x1, x2, layers, passes is vectorized)
+            counts = count(x1), count(x1 if x2 is None else x2)
+            work = workload(seen, self.snapshot.values, form, counts, x2 is None, layers, passes is vectorized)
+            work = replace(work, accumulator=torch.finfo(self._number).bits // 8)
             plan = make_plan(work, self.memory, reason or "every use of a parameter has a rule, or is autograd's")
             if not references:
                 references = [reference(self.snapshot, pair, names) for pair in pairs]
@@ -303,38 +302,6 @@ class EmpiricalNTK(Kernel):
             return self.accumulate
         return torch.promote_types(self.snapshot.dtype, torch.float32)
 
-    def _workload(
-        self,
-        seen: Account,
-        form: Form,
-        x1: Inputs,
-        x2: Inputs | None,
-        layers: Mapping[str, str],
-        is_vectorized: bool,
-    ) -> Workload:
-        values = self.snapshot.values
-        shares = _shares(seen, {name: values[name].numel() for name in layers}, layers)
-        positions = [s.positions // s.uses for s in shares if s.kind == "outer"]
-        return Workload(
-            form=form,
-            n1=count(x1),
-            n2=count(x1 if x2 is None else x2),
-            same=x2 is None,
-            outputs=seen.outputs,
-            shares=shares,
-            element=torch.finfo(self.snapshot.dtype).bits // 8,
-            accumulator=torch.finfo(self._number).bits // 8,
-            activations=seen.activations,
-            probes=sum(prod(use.dy) for use in seen.uses),
-            forward_flops=seen.forward_flops,
-            backward_flops=seen.backward_flops,
-            # The snapshot and, while two points are certified, autograd's gradient and the rebuilt one.
-            held=3 * sum(value.numel() * value.element_size() for value in values.values()),
-            positions=max(positions, default=1),
-            vectorized=is_vectorized,
-            layers=len(set(layers.values())),
-        )
-
     def _layers(self, groups: Mapping[str, str | Iterable[str]] | None) -> dict[str, str]:
         """{parameter: its layer}."""
         if groups is None:
@@ -348,53 +315,6 @@ class EmpiricalNTK(Kernel):
                 raise RatesError(f"groups={group!r}", f"overlaps another in `{min(both)}`", "Name it in one group")
             layers |= dict.fromkeys(found, group)
         return layers
-
-
-def _shares(seen: Account, entries: Mapping[str, int], layers: Mapping[str, str]) -> tuple[Share, ...]:
-    """The work of all parameters; those that no output depends on have none."""
-    shares: list[Share] = []
-    riders: set[str] = set()
-    for name in entries:
-        used = [seen.uses[i] for i in seen.of(name)]
-        if name in seen.left:
-            shares.append(Share(name, entries[name], "own"))
-        elif used:
-            share = _structured(name, entries[name], used)
-            bias = used[0].bias
-            # A bias of just these uses is one more activation of each.
-            if (
-                bias is not None
-                and bias in entries
-                and seen.biases(bias) == seen.of(name)
-                and layers[bias] == layers[name]
-            ):
-                share = replace(share, bias=bias, bias_entries=entries[bias])
-                riders.add(bias)
-            shares.append(share)
-        elif seen.biases(name):
-            shares.append(Share(name, entries[name], "own", uses=len(seen.biases(name)), why="sums of signals"))
-    return tuple(share for share in shares if share.name not in riders)
-
-
-def _structured(name: str, entries: int, used: list[Use]) -> Share:
-    shapes = [use.rule.shape(use.x, use.dy) for use in used]
-    groups, _, inputs, signals = shapes[0]
-    kinds = {
-        (isinstance(use.rule, Lookup), use.rule.flipped, shape[0], *shape[2:])
-        for use, shape in zip(used, shapes, strict=True)
-    }
-    return Share(
-        name=name,
-        entries=entries,
-        kind="lookup" if isinstance(used[0].rule, Lookup) and len(kinds) == 1 else "outer",
-        groups=groups,
-        positions=sum(shape[1] for shape in shapes),
-        inputs=inputs,
-        signals=signals,
-        uses=len(used),
-        grams=len(kinds) == 1,
-        why="" if len(kinds) == 1 else "uses of several kinds",
-    )
 
 
 def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> set[str]:

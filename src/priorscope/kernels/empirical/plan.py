@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
-from typing import Literal
 
 from ...errors import MemoryBudgetError
 from .factors import SCRATCH, Form
+from .tapping.passes import Backward
+from .workload import Share, Way, Workload
 
 PRODUCTS = "NTK-vector products"
 
-Way = Literal["grams", "jacobian"]
-Backward = Literal["one output at a time", "all outputs at once"]
 
 SPARE = 8
 """One part in this many of the budget is left to the allocator and the libraries' scratch."""
@@ -31,112 +30,6 @@ FLOPS_PER_PRODUCT = 2 * 10**7
 
 FEW_ROWS = 4096
 """A backward pass with fewer rows than this in its matrix products is better shared by all outputs; measured."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """One parameter's part of the work at one point, in integers.
-
-    name: of the parameter. entries: of the parameter. kind: "outer" (activations and signals), "lookup" (ids and
-    signals), "own" (autograd gives its Jacobian). groups, positions, inputs, signals: g, R, p, q of all its uses.
-    uses: how many there are. grams: whether they may be kept apart (all of one kind). bias, bias_entries: of the bias
-    that has the same uses and no other, which is one more activation, 1, of each.
-    """
-
-    name: str
-    entries: int
-    kind: Literal["outer", "lookup", "own"]
-    groups: int = 1
-    positions: int = 1
-    inputs: int = 0
-    signals: int = 0
-    uses: int = 1
-    grams: bool = True
-    why: str = ""
-    bias: str | None = None
-    bias_entries: int = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,) if self.bias is None else (self.name, self.bias)
-
-    @property
-    def size(self) -> int:
-        return self.entries + self.bias_entries
-
-    def ways(self, form: Form) -> tuple[Way, ...]:
-        if self.kind == "own" or not self.grams or form == "features":
-            return ("jacobian",)
-        return ("grams", "jacobian")
-
-    def kept(self, way: Way, outputs: int) -> int:
-        """Numbers that one point's part consists of."""
-        if way == "jacobian":
-            return outputs * self.size
-        rows = self.groups * self.positions
-        ids = 2 * self.positions if self.kind == "lookup" else rows * self.inputs
-        return ids + outputs * rows * self.signals
-
-    def making(self, way: Way, outputs: int) -> int:
-        """Flops to make it from activations and signals."""
-        if way == "grams" or self.kind != "outer":
-            return 0
-        return 2 * outputs * self.groups * self.positions * self.inputs * self.signals
-
-    def pair(self, way: Way, outputs: int, form: Form) -> int:
-        """Flops of one pair of points."""
-        squared = outputs**2 if form == "blocks" else outputs
-        if way == "jacobian":
-            return 2 * squared * self.size
-        return 2 * self.groups * self.positions**2 * (self.inputs + squared * self.signals)
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is to be computed, in integers.
-
-    n1, n2: points. same: a Gram matrix, whose symmetry is used. outputs: o. shares: of every parameter that is
-    differentiated. element: bytes of one number. accumulator: bytes of one number of the results and products.
-    activations: bytes that one point's forward pass keeps for the backward pass. probes: numbers in all outputs of
-    structured uses of one point. forward_flops, backward_flops: of one point (and one output). held: bytes that are
-    in use all the time. widest: the rows that one point gives to a typical matrix product.
-    """
-
-    form: Form
-    n1: int
-    n2: int
-    same: bool
-    outputs: int
-    shares: tuple[Share, ...]
-    element: int
-    accumulator: int = 0
-    activations: int = 0
-    probes: int = 0
-    forward_flops: int = 0
-    backward_flops: int = 0
-    held: int = 0
-    positions: int = 1
-    vectorized: bool = True
-    layers: int = 1
-
-    @property
-    def one_sided(self) -> bool:
-        return self.form in ("diagonal", "features")
-
-    @property
-    def number(self) -> int:
-        return self.accumulator or self.element
-
-    @property
-    def result_bytes(self) -> int:
-        entries = {
-            "trace": self.n1 * self.n2 * self.layers,
-            "per output": self.n1 * self.n2 * self.outputs,
-            "blocks": self.n1 * self.n2 * self.outputs**2,
-            "diagonal": self.n1,
-            "features": self.n1 * self.outputs * sum(share.size for share in self.shares),
-        }
-        return entries[self.form] * self.number
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from ...network.derivatives import backward_product, forward_product, twice_back
 from ...network.function import cast, pair_of_points, place_of
 from ...network.reads import check_reads
 from ...network.snapshot import Snapshot
-from .account import account
 from .certificate import check_outputs, not_differentiable
+from .tapping import account
 
 FORWARD, TWICE = "forward mode", "two backward passes"
 

@@ -7,7 +7,7 @@ the module itself on one point at a time. Both run inside `snapshot.installed()`
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from ...data.inputs import Inputs, count, take
-from ...errors import NotExactError
-from ...network.snapshot import Snapshot
+from ....data.inputs import Inputs, count, take
+from ....errors import NotExactError
+from ....network.snapshot import Snapshot
 from .account import Account
-from .plan import Backward
 from .tap import OtherCallsError, Tap
+
+Backward = Literal["one output at a time", "all outputs at once"]
 
 
 class Pass(ABC):

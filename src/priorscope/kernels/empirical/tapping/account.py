@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...data.inputs import Inputs, leaves, take
-from ...network.snapshot import Snapshot
+from ....data.inputs import Inputs, leaves, take
+from ....network.snapshot import Snapshot
 from .tap import Tap, Use
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from ...errors import NotExactError
+from ....errors import NotExactError
 from . import recurrent
 from .uses import TAPS, TRANSPOSES, Rows, Rule
 

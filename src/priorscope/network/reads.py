@@ -20,6 +20,8 @@ from ..errors import NotExactError
 from .function import class_name
 from .watching import READS_VALUES, TORCH, times_changed
 
+PACKS = frozenset([torch._C._VariableFunctions._pack_padded_sequence])  # type: ignore[attr-defined]
+
 REMEDY = "Write the choice with torch.where, or as torch functions of tensors"
 
 
@@ -49,7 +51,9 @@ class NoReads(TorchFunctionMode):
             )
         versions = [times_changed(tensor) for tensor in tensors]
         output = func(*args, **(kwargs or {}))
-        if any(self._is(self.data, tensor) for tensor in tensors):
+        if func in PACKS:
+            self._mark(output[0], floating)  # the sizes of its batches come from the lengths alone
+        elif any(self._is(self.data, tensor) for tensor in tensors):
             changed = [t for t, before in zip(tensors, versions, strict=True) if times_changed(t) != before]
             for made in (*tree_flatten(output)[0], *changed):
                 if isinstance(made, Tensor) and not isinstance(made, nn.Parameter):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...data.inputs import Inputs, check_inputs, count
 from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
-from ...network.function import Readout, check_mode, pair_of_points
+from ...network.function import Readout, check_mode, class_name, pair_of_points
 from ...network.initialization import resolve_rates
 from ...network.reads import check_reads
 from ...network.snapshot import Snapshot
@@ -87,6 +87,7 @@ class EmpiricalNTK(Kernel):
             raise MemoryBudgetError("memory", f"is {memory}", "Give a positive number of bytes, or None for 1 GiB")
         self.snapshot = Snapshot(model, readout)
         check_mode(model)
+        _check_constant(model)
         chosen = _chosen(model, parameters)
         learns = self.snapshot.learnable & chosen
         given = resolve_rates(model, rates)
@@ -332,6 +333,14 @@ def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> set[str
             raise RatesError(f"parameters=`{asked}`", "names no parameter or module", f"Names are like {some}")
         chosen |= found
     return chosen
+
+
+def _check_constant(model: nn.Module) -> None:
+    """Raises NotExactError for layers that change their own weights when they are called."""
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+            cause = "has max_norm: it changes its own weights when it is called"
+            raise NotExactError(f"`{path}` ({class_name(module)})", cause, "Set max_norm=None after scaling the weights")
 
 
 def _check_dtypes(snapshot: Snapshot, names: Iterable[str]) -> None:

@@ -181,6 +181,9 @@ def _shares(seen: Account, entries: Mapping[str, int], layers: Mapping[str, str]
             shares.append(share)
         elif seen.biases(name):
             shares.append(Share(name, entries[name], "own", uses=len(seen.biases(name)), why="sums of signals"))
+    if not shares:  # a kernel of zeros
+        name = next(iter(entries))
+        shares.append(Share(name, entries[name], "own", why="no output depends on any parameter"))
     return tuple(share for share in shares if share.name not in riders)
 
 

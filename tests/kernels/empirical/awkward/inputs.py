@@ -41,9 +41,9 @@ INPUTS = [
     two(plain, lambda n: torch.randn(n, 3) * (torch.arange(n) > 0)[:, None], name="a point of zeros"),
     two(lambda m, x: plain(m, x.to(torch.float64)), lambda n: torch.randint(5, (n, 3)), name="integers as numbers"),
     two(lambda m, x: plain(m, x.to(torch.float64)), lambda n: torch.rand(n, 3) > 0.4, name="booleans"),
-    two(both, lambda n: {"x": torch.randn(n, 3), "ids": torch.randint(5, (n,))}, name="dictionary"),
-    two(both, lambda n: (torch.randint(5, (n,)), torch.randn(n, 3)), name="tuple"),
-    two(both, lambda n: [torch.randint(5, (n,)), torch.randn(n, 3)], name="list"),
+    two(both, lambda n: {"x": torch.randn(n, 3), "ids": torch.randint(5, (n,))}, name="inputs as a dictionary"),
+    two(both, lambda n: (torch.randint(5, (n,)), torch.randn(n, 3)), name="inputs as a tuple"),
+    two(both, lambda n: [torch.randint(5, (n,)), torch.randn(n, 3)], name="inputs as a list"),
     two(
         nested,
         lambda n: ({"x": torch.randn(n, 3), "flag": False}, (torch.randn(n, 3), torch.randint(5, (n,)))),

@@ -231,7 +231,7 @@ SHARED = [
         tokens(3),
         e=lambda: nn.Embedding(5, 3),
     ),
-    net("slices of one parameter", slices_rule, w=(7, 3), b=(7,)),
+    net("slices of one parameter", slices_rule, w=(8, 3), b=(7,)),
     net("chunks of one parameter", chunked_rule, w=(4, 3), b=(4,)),
     net("views of a flat parameter", flat_rule, flat=(24,)),
     Awkward("tied weights", Tied, floats(3)),

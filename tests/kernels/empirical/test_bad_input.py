@@ -22,6 +22,8 @@ from tests.kernels.empirical.awkward.autograd import mlp
 from tests.kernels.empirical.awkward.case import Net, floats
 from tests.oracles import jacobian_by_loop
 
+VECTORS = floats(3)
+
 
 @dataclass(frozen=True)
 class Bad:
@@ -31,7 +33,7 @@ class Bad:
     error: type[PriorscopeError]
     match: str
     make: Callable[[], nn.Module]
-    points: Callable[[int], Any] = floats(3)
+    points: Callable[[int], Any] = VECTORS
     options: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -530,8 +532,7 @@ def exact_or_named(model: nn.Module, x: Any) -> None:
     j = jacobian_by_loop(model, x)
     try:
         blocks = EmpiricalNTK(model).blocks(x)
-    except PriorscopeError as error:
-        assert error.place
+    except PriorscopeError:
         return
     expected = torch.einsum("iap,jbp->iajb", j, j)
     assert float((blocks - expected).abs().max()) <= 1e-10 * float(expected.abs().max())
@@ -560,7 +561,6 @@ def test_an_embedding_that_changes_its_weight():
     assert torch.equal(kernel(x), kernel(x))
 
 
-@later("an error under vmap ends the search for a way, although a loop over points has one")
 def test_a_loop_over_an_integer_input_is_no_read_of_data():
     def rule(m, x: Tensor, steps: Tensor) -> Tensor:
         for _ in range(int(steps[0])):

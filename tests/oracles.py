@@ -1,27 +1,58 @@
 """The slow, obvious ways."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 
-def jacobian_by_loop(model: nn.Module, x: Tensor, rates: dict[str, float] | None = None) -> Tensor:
+def jacobian_by_loop(
+    model: nn.Module,
+    x: Any,
+    rates: dict[str, float] | None = None,
+    readout: Callable[[Any], Tensor] | None = None,
+) -> Tensor:
     """(n, o, p): one backward pass of plain autograd per sample and output, columns times the root of their rate."""
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    learns = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    n = next(len(leaf) for leaf in tree_leaves(x) if isinstance(leaf, Tensor))
     rows = []
-    for i in range(len(x)):
-        out = model(x[i : i + 1]).reshape(-1)
-        for entry in out:
-            grads = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-            row = [
-                (torch.zeros_like(p) if g is None else g).flatten() * (1.0 if rates is None else rates[name]) ** 0.5
-                for name, p, g in zip(names, parameters, grads, strict=True)
-            ]
-            rows.append(torch.cat(row))
-    jacobian = torch.stack(rows)
-    return jacobian.reshape(len(x), -1, jacobian.shape[1])
+    for i in range(n):
+        out = _called(model, _point(x, i))
+        for entry in (out if readout is None else readout(out)).reshape(-1):
+            grads: tuple[Tensor | None, ...] = (None,) * len(learns)
+            if entry.requires_grad:
+                grads = torch.autograd.grad(entry, list(learns.values()), retain_graph=True, allow_unused=True)
+            rows.append(
+                torch.cat(
+                    [
+                        (torch.zeros_like(p) if g is None else g.to_dense()).flatten()
+                        * (1.0 if rates is None else rates[name]) ** 0.5
+                        for (name, p), g in zip(learns.items(), grads, strict=True)
+                    ]
+                )
+            )
+    return torch.stack(rows).reshape(n, -1, rows[0].numel())
 
 
-def ntk_by_loop(model: nn.Module, x1: Tensor, x2: Tensor, rates: dict[str, float] | None = None) -> Tensor:
+def ntk_by_loop(
+    model: nn.Module,
+    x1: Any,
+    x2: Any,
+    rates: dict[str, float] | None = None,
+    readout: Callable[[Any], Tensor] | None = None,
+) -> Tensor:
     """(n1, o, n2, o) = J diag(c) Jᵀ."""
-    return torch.einsum("iap,jbp->iajb", jacobian_by_loop(model, x1, rates), jacobian_by_loop(model, x2, rates))
+    first, second = (jacobian_by_loop(model, x, rates, readout) for x in (x1, x2))
+    return torch.einsum("iap,jbp->iajb", first, second)
+
+
+def _point(x: Any, i: int) -> Any:
+    return tree_map(lambda leaf: leaf[i : i + 1] if isinstance(leaf, Tensor) else leaf, x)
+
+
+def _called(model: nn.Module, x: Any) -> Any:
+    if isinstance(x, dict):
+        return model(**x)
+    return model(*x) if isinstance(x, (tuple, list)) else model(x)

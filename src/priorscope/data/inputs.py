@@ -1,61 +1,176 @@
 """Inputs and labels as everything above takes them: checked once, with a clear error, before any work starts.
 
 Inputs are a tensor or a pytree of tensors with a common first axis. Labels are (n,), (n, o), or integer classes.
+
+Arrays may stand for tensors: numpy.ndarray, numpy.memmap, and whatever else has shape, dtype and slices (zarr, h5py).
+They may be larger than memory: `take` reads the points that are asked for and no others, in slices of neighbours, and
+gives tensors.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ..errors import DataError
 
-Inputs = Any  # a tensor, or a pytree of tensors with a common first axis
+Inputs = Any  # a tensor or an array, or a pytree of them with a common first axis
+
+BYTES_AT_ONCE = 2**24
+"""How much of an array is read at once."""
 
 
 def count(x: Inputs) -> int:
     """The number of points: the common length of the first axes."""
-    return len(leaves(x)[0])
+    return int(leaves(x)[0].shape[0])
 
 
-def leaves(x: Inputs) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(x)[0] if isinstance(leaf, Tensor)]
+def leaves(x: Inputs) -> list[Any]:
+    """The tensors and arrays of x, not what stands beside them (flags, None, numbers)."""
+    return [leaf for leaf in tree_flatten(x)[0] if has_points(leaf)]
+
+
+def has_points(leaf: Any) -> bool:
+    """Whether a leaf is a tensor, or an array of at least one axis."""
+    return isinstance(leaf, Tensor) or is_array(leaf)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is no tensor, but has shape, dtype and slices: only what is taken of it becomes a tensor."""
+    if isinstance(leaf, Tensor) or not all(hasattr(leaf, name) for name in ("shape", "dtype", "__getitem__")):
+        return False
+    return len(leaf.shape) > 0
+
+
+def dtype_of(leaf: Any) -> torch.dtype:
+    """The dtype of a leaf, an array's as torch has it; a DataError where torch has none like it."""
+    if isinstance(leaf, Tensor):
+        return leaf.dtype
+    try:
+        return torch.from_numpy(np.empty(0, _native(leaf.dtype))).dtype
+    except TypeError as error:
+        raise DataError("x", f"has the dtype {leaf.dtype}", "Give an array of numbers or booleans") from error
 
 
 def take(x: Inputs, index: Any) -> Inputs:
-    """The points x[index] of a tensor or pytree."""
-    return tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, x)
+    """The points x[index] of a tensor or pytree; of arrays, read into tensors on the CPU.
+
+    Args:
+        index: a slice, a list of whole numbers, or a tensor of whole numbers or booleans.
+    """
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf[index]
+        return _read(leaf, index) if is_array(leaf) else leaf
+
+    return tree_map(one, x)
+
+
+def loaded(x: Inputs) -> Inputs:
+    """x itself, its arrays read whole into tensors."""
+    return tree_map(lambda leaf: _read(leaf, slice(None)) if is_array(leaf) else leaf, x)
+
+
+def pieces(leaf: Any) -> Iterator[Tensor]:
+    """A tensor as it is; an array in pieces of so many points as fit into BYTES_AT_ONCE, one after the other."""
+    if isinstance(leaf, Tensor):
+        yield leaf
+        return
+    n, one = int(leaf.shape[0]), max(1, int(np.prod(leaf.shape[1:]))) * np.dtype(_native(leaf.dtype)).itemsize
+    step = max(1, BYTES_AT_ONCE // one)
+    for start in range(0, n, step):
+        yield _read(leaf, slice(start, min(start + step, n)))
 
 
 def equal(x1: Inputs, x2: Inputs) -> bool:
-    """Whether two inputs are the same: one structure, and tensors of one dtype and device with equal entries."""
+    """Whether two inputs are the same: one structure, and tensors of one dtype and device with equal entries.
+
+    An array equals a tensor on the CPU or another array of the same dtype and entries.
+    """
     (first, structure), (second, other) = tree_flatten(x1), tree_flatten(x2)
     return structure == other and all(map(_equal, first, second))
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return a is b or (isinstance(a, (int, float, str)) and type(a) is type(b) and a == b)
-    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
+    if a is b:
+        return True
+    if not has_points(a) or not has_points(b):
+        return isinstance(a, (int, float, str)) and type(a) is type(b) and a == b
+    if tuple(a.shape) != tuple(b.shape) or dtype_of(a) != dtype_of(b):
+        return False
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.device == b.device and torch.equal(a, b)
+    if any(isinstance(leaf, Tensor) and leaf.device.type != "cpu" for leaf in (a, b)):
+        return False
+    if isinstance(a, Tensor):
+        a, b = b, a
+    start = 0
+    for piece in pieces(a):
+        if not torch.equal(piece, take(b, slice(start, start + len(piece)))):
+            return False
+        start += len(piece)
+    return True
 
 
 def check_inputs(x: Inputs, name: str = "x") -> Inputs:
-    """x itself, if it has at least one point, one length, and no NaN or infinity; else a DataError that says what."""
-    tensors = leaves(x)
-    if not tensors:
+    """x itself, if it has at least one point, one length, and no NaN or infinity; else a DataError that says what.
+
+    Arrays are read once, piece by piece.
+    """
+    found = leaves(x)
+    if not found:
         raise DataError(name, f"holds no tensor ({type(x).__name__})", "Give a tensor or a pytree of tensors")
-    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in tensors}
+    lengths = {int(leaf.shape[0]) if len(leaf.shape) else 0 for leaf in found}
     if len(lengths) > 1:
         raise DataError(name, f"its tensors have different first axes {sorted(lengths)}", "Give one entry per point")
     if lengths == {0}:
         raise DataError(name, "is empty", "Give at least one point; the first axis counts the points")
-    for leaf in tensors:
-        if (leaf.is_floating_point() or leaf.is_complex()) and not bool(torch.isfinite(leaf).all()):
-            bad = int((~torch.isfinite(leaf)).sum())
+    for leaf in found:
+        dtype = dtype_of(leaf)
+        if not (dtype.is_floating_point or dtype.is_complex):
+            continue
+        if bad := sum(_not_finite(piece) for piece in pieces(leaf)):
             raise DataError(name, f"has {bad} entries that are NaN or infinite", "Drop or fill them first")
     return x
+
+
+def _not_finite(piece: Tensor) -> int:
+    finite = torch.isfinite(piece)
+    return 0 if bool(finite.all()) else int((~finite).sum())
+
+
+def _read(leaf: Any, index: Any) -> Tensor:
+    """The points of an array, copied into a tensor; by slices alone, which all arrays have."""
+    n = int(leaf.shape[0])
+    if isinstance(index, slice):
+        start, stop, step = index.indices(n)
+        if step == 1:
+            return _tensor(leaf[start : max(start, stop)], leaf.dtype)
+        index = range(start, stop, step)
+    chosen = torch.as_tensor(index)
+    chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
+    rows = []
+    for i in chosen.tolist():
+        if not -n <= i < n:
+            raise IndexError(f"point {i} of {n}")
+        rows.append(_tensor(leaf[i % n : i % n + 1], leaf.dtype))
+    return torch.cat(rows) if rows else _tensor(leaf[0:0], leaf.dtype)
+
+
+def _tensor(part: Any, dtype: Any) -> Tensor:
+    # A copy: torch shares no memory that is read-only, reversed or not of the machine's byte order.
+    dtype_of(part)
+    return torch.from_numpy(np.array(part, dtype=_native(dtype), order="C"))
+
+
+def _native(dtype: Any) -> np.dtype:
+    """A numpy dtype in the machine's byte order."""
+    return np.dtype(dtype).newbyteorder("=")
 
 
 @dataclass(frozen=True)

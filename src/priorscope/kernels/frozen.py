@@ -47,7 +47,7 @@ def _is_x(face: Signature, kernel: Any, args: tuple[Any, ...], keywords: Mapping
 
 
 def _has_points(value: Any) -> bool:
-    return any(leaf.ndim for leaf in leaves(value))
+    return any(len(leaf.shape) for leaf in leaves(value))
 
 
 def _fits(face: Signature, *args: Any, **keywords: Any) -> bool:

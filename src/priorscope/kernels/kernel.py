@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.inputs import Inputs, check_inputs, count, leaves, take
+from ..data.inputs import Inputs, check_inputs, count, dtype_of, leaves, take
 from ..errors import DataError
 from ..linalg.memory import check_memory
 
@@ -108,11 +109,13 @@ class Kernel(ABC):
         check_inputs(x1, "x1")
         if x2 is not None:
             check_inputs(x2, "x2")
-            shapes = [[leaf.shape[1:] for leaf in leaves(x)] for x in (x1, x2)]
+            shapes = [[torch.Size(leaf.shape[1:]) for leaf in leaves(x)] for x in (x1, x2)]
             if shapes[0] != shapes[1]:
                 raise DataError("x2", f"its points have shapes {shapes[1]}, x1's {shapes[0]}", "Give the same kind")
-            for first, second in zip(leaves(x1), leaves(x2), strict=True):
-                if first.dtype != second.dtype and first.is_floating_point() and second.is_floating_point():
-                    cause = f"has the dtype {second.dtype}, x1 {first.dtype}"
+            for first, second in zip(map(dtype_of, leaves(x1)), map(dtype_of, leaves(x2)), strict=True):
+                if first != second and first.is_floating_point and second.is_floating_point:
+                    cause = f"has the dtype {second}, x1 {first}"
                     raise DataError("x2", cause, "Give both in one dtype: x.to(torch.float64)")
-        check_memory(count(x1) * count(x1 if x2 is None else x2) * leaves(x1)[0].element_size(), "the kernel matrix")
+        check_memory(
+            count(x1) * count(x1 if x2 is None else x2) * dtype_of(leaves(x1)[0]).itemsize, "the kernel matrix"
+        )

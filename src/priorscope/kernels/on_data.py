@@ -1,5 +1,6 @@
 """A kernel, frozen on its data: it owns the Gram matrix and its one factorisation."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data.inputs import Inputs, check_inputs, count, leaves
+from ..data.inputs import Inputs, check_inputs, count, leaves, pieces
 from ..errors import DataError
 from ..linalg.memory import check_memory
 from ..linalg.symmetric import Eigendecomposition, decompose
@@ -67,22 +68,20 @@ class OnData(Kernel):
 
         The Gram matrix alone would not tell data from their rotation, or points from others in their places.
         """
-        return torch.stack([(m @ torch.cos(torch.arange(1, m.shape[1] + 1).to(m))).to(self.gram) for m in self._tables])
+        return torch.stack([torch.cat([_projected(m).to(self.gram) for m in table]) for table in self._tables])
 
     def is_known_by(self, fingerprint: Float[Tensor, "p n"]) -> bool:
         """Whether a fingerprint is that of this kernel on these data in this order, to rounding."""
         if fingerprint.shape != self.fingerprint.shape:
             return False
         distances = (fingerprint.to(self.gram) - self.fingerprint).norm(dim=1)
-        sizes = torch.stack([m.norm().to(self.gram) for m in self._tables])
+        sizes = torch.stack([torch.stack([m.norm().to(self.gram) for m in table]).norm() for table in self._tables])
         return bool((distances <= torch.finfo(self._raw.dtype).eps ** 0.5 * sizes).all())
 
     @property
-    def _tables(self) -> list[Tensor]:
-        """The Gram matrix and each tensor of x, as matrices with one row for each point."""
-        parts = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves(self.x)]
-        parts = [(leaf if leaf.is_floating_point() else leaf.to(torch.float64)).detach() for leaf in parts]
-        return [self.gram, *(leaf.reshape(len(leaf), leaf.numel() // len(leaf)) for leaf in parts)]
+    def _tables(self) -> list[Iterator[Tensor]]:
+        """The Gram matrix and each tensor of x, as matrices with one row for each point; arrays in pieces."""
+        return [iter([self.gram]), *(map(_matrix, pieces(leaf)) for leaf in leaves(self.x))]
 
     @cached_property
     def eigen(self) -> Eigendecomposition:
@@ -110,6 +109,17 @@ class OnData(Kernel):
         return self.gram if x_new is self.x else self.kernel(x_new, self.x).detach().to(torch.float64)
 
 
+def _matrix(points: Tensor) -> Tensor:
+    """One row for each point."""
+    real = torch.view_as_real(points) if points.is_complex() else points
+    real = (real if real.is_floating_point() else real.to(torch.float64)).detach()
+    return real.reshape(len(real), real.numel() // len(real))
+
+
+def _projected(m: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    return m @ torch.cos(torch.arange(1, m.shape[1] + 1).to(m))
+
+
 def _versions(x: Inputs) -> list[int]:
-    """How often each tensor was changed in place; tensors of inference mode do not count it."""
-    return [0 if leaf.is_inference() else leaf._version for leaf in leaves(x)]
+    """How often each tensor was changed in place; tensors of inference mode and arrays do not count it."""
+    return [leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else 0 for leaf in leaves(x)]

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from ..data.inputs import Inputs, count, leaves, take
+from ..data.inputs import Inputs, count, leaves, loaded, take
 from ..errors import ModelError, NotExactError, PriorscopeError
 
 Readout = Callable[[Any], Tensor]
@@ -38,6 +38,8 @@ def arguments(x: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def cast(x: Inputs, values: Iterable[Tensor], copy: bool = False) -> Inputs:
     """x, detached, on the device of a model's values, its floating tensors in their dtype; integers stay as they are.
+
+    Arrays stay as they are too, so that none is read whole: cast what `take` or `loaded` has made of them.
 
     Args:
         values: the model's parameters; the first floating one counts. Without any, x keeps dtype and device.
@@ -143,7 +145,7 @@ def evaluate(model: nn.Module, x: Inputs) -> Float[Tensor, "n o"]:
         ModelError: the module does not run on x, or is in the wrong mode.
     """
     check_mode(model)
-    return outputs_of(model, cast(x, model.parameters(), copy=True)).to(torch.float64)
+    return outputs_of(model, cast(loaded(x), model.parameters(), copy=True)).to(torch.float64)
 
 
 def class_name(module: nn.Module) -> str:
@@ -208,6 +210,7 @@ def pair_of_points(x: Inputs) -> Inputs:
     """Two points of x: the first and the last; of a single point, itself and its mirror image."""
     if count(x) > 1:
         return take(x, [0, -1])
+    x = loaded(x)
 
     def mirrored(leaf: Any) -> Any:
         return torch.cat([leaf, leaf.flip(tuple(range(1, leaf.ndim)))]) if isinstance(leaf, Tensor) else leaf

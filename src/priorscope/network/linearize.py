@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..data.inputs import Inputs, check_inputs
+from ..data.inputs import Inputs, check_inputs, loaded
 from ..errors import DataError, ModelError
 from ..results import Result
 from .derivatives import forward_product
@@ -176,7 +176,7 @@ def remainder(
             raise DataError(f"direction[{name!r}]", cause, "Give {parameter name: tensor of its shape}")
     point = {name: start[name] for name in direction}
     delta = {name: change.detach().to(start[name]) for name, change in direction.items()}
-    inputs = cast(x, double.parameters())
+    inputs = cast(loaded(x), double.parameters())
     with torch.no_grad():
         value, slope = expand(double, point, delta, *arguments(inputs))
         norms = torch.stack(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from ..data.inputs import Inputs, check_inputs, encode, leaves
+from ..data.inputs import Inputs, check_inputs, encode, leaves, loaded
 from ..errors import DataError, ModelError, NotCoveredError, RatesError
 from ..network.function import cast, check_mode, outputs_of, place_of
 from ..network.initialization import resolve_rates
@@ -78,7 +78,7 @@ def prepare(
     check_mode(model)
     resolved = trained_rates(model, rates)
     steps = recorded_steps(training, at)
-    x = cast(x, model.parameters(), copy=True)
+    x = cast(loaded(x), model.parameters(), copy=True)
     versions = [leaf._version for leaf in leaves(x)]
     with torch.no_grad():
         first = outputs_of(model, x, name="x")
@@ -90,7 +90,7 @@ def prepare(
     if float((first - again).abs().max()) > 1e4 * torch.finfo(first.dtype).eps * float(first.abs().max()):
         raise ModelError(place_of(model), "gives different outputs when called twice", "Remove what is random in it")
     if record is not None:
-        record = cast(record, model.parameters(), copy=True)
+        record = cast(loaded(record), model.parameters(), copy=True)
         with torch.no_grad():
             outputs_of(model, record, name="record")
     return Problem(x, Objective(training.loss, _targets(y, first, training)), record, resolved, steps)

@@ -9,8 +9,8 @@ from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
 from tests.cases import EMPIRICAL, mlp
 from tests.contracts.kernels import check_kernel
-from tests.kernels.empirical.cases import AWKWARD, vectors
-from tests.kernels.empirical.test_empirical_ntk import assert_equal, modelled, trace
+from tests.kernels.empirical.cases import named, vectors
+from tests.kernels.empirical.test_empirical_ntk import assert_equal, trace
 from tests.kernels.empirical.test_operator import Applies, Once
 
 METHODS = {"projection": 60, "parameters": 30}
@@ -74,10 +74,10 @@ def test_all_entries_give_the_exact_kernel(name: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["lstm", "custom function", "dictionary"])
+@pytest.mark.parametrize("name", ["LSTM, plain", "own function without a vmap rule", "inputs as a dictionary"])
 def test_awkward_modules(method: str, name: str):
-    case = next(case for case in AWKWARD if case.name == name)
-    exact, x = EmpiricalNTK(modelled(case), readout=case.readout), case.points(3)
+    case = named(name)
+    exact, x = EmpiricalNTK(case.model(), readout=case.readout), case.points(3)
     size = 400 if method == "projection" else sum(p.numel() for p in exact.snapshot.values.values())
     kernel = exact.approximate(method, size)
     z = (kernel(x) - exact(x)) / kernel.standard_errors(x).clamp_min(1e-10)

@@ -2,36 +2,18 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from priorscope.data.inputs import count, take
 from priorscope.errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
 from tests.cases import EMPIRICAL, Case, mlp
-from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
-from tests.oracles import ntk_by_loop
+from tests.kernels.empirical.awkward.case import Net
+from tests.kernels.empirical.cases import named, vectors
+from tests.oracles import jacobian_by_loop, ntk_by_loop
 
 TOLERANCE = 1e-10
-
-
-def jacobian(model, x, readout=None) -> Tensor:
-    """(n, o, p) by plain autograd, for any inputs and read-out."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    rows = []
-    for i in range(count(x)):
-        point = take(x, slice(i, i + 1))
-        keyword = point if isinstance(point, dict) else {}
-        positional = () if keyword else point if isinstance(point, tuple) else (point,)
-        out = model(*positional, **keyword)
-        for entry in (out if readout is None else readout(out)).reshape(-1):
-            grads = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-            pairs = zip(parameters, grads, strict=True)
-            rows.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in pairs]))
-    return torch.stack(rows).reshape(count(x), -1, rows[0].numel())
 
 
 def assert_equal(actual: Tensor, expected: Tensor) -> None:
@@ -46,7 +28,7 @@ def trace(blocks: Tensor) -> Tensor:
 
 def check(model, x1, x2, readout=None, **options) -> EmpiricalNTK:
     kernel = EmpiricalNTK(model, readout=readout, **options)
-    j1, j2 = jacobian(model, x1, readout), jacobian(model, x2, readout)
+    j1, j2 = (jacobian_by_loop(model, x, None, readout) for x in (x1, x2))
     gram, cross = torch.einsum("iap,jbp->iajb", j1, j1), torch.einsum("iap,jbp->iajb", j1, j2)
     assert_equal(kernel.blocks(x1), gram)
     assert_equal(kernel.blocks(x1, x2), cross)
@@ -58,26 +40,10 @@ def check(model, x1, x2, readout=None, **options) -> EmpiricalNTK:
     return kernel
 
 
-def modelled(case: Awkward) -> nn.Module:
-    torch.manual_seed(0)
-    model = case.make()
-    if any(isinstance(module, nn.LazyLinear) for module in model.modules()):
-        model(case.points(2))
-    return model.eval()
-
-
 @pytest.mark.parametrize("case", EMPIRICAL, ids=repr)
 def test_every_case_equals_the_loop(case: Case):
     model = case.model()
     check(model, case.points(4), case.points(3, seed=2))
-
-
-@pytest.mark.filterwarnings("ignore:Lazy modules")
-@pytest.mark.parametrize("case", AWKWARD, ids=repr)
-def test_awkward_modules_equal_the_loop(case: Awkward):
-    model = modelled(case)
-    x = case.points(4)
-    check(model, x, case.points(3), case.readout)
 
 
 @pytest.mark.parametrize("case", [EMPIRICAL[0], EMPIRICAL[2], EMPIRICAL[7]], ids=repr)
@@ -289,32 +255,9 @@ def test_attention_keeps_its_fast_path_outside():
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
-@st.composite
-def architectures(draw):
-    """Random small networks of vectors: widths, activations, norms, biases, residual branches and shared layers."""
-    width = draw(st.integers(1, 5))
-    layers: list[nn.Module] = [nn.Linear(3, width, bias=draw(st.booleans()))]
-    shared = nn.Linear(width, width)
-    for _ in range(draw(st.integers(0, 4))):
-        kinds = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.LayerNorm(width), nn.PReLU(), shared, nn.Linear(width, width)]
-        layers.append(draw(st.sampled_from(kinds)))
-    return nn.Sequential(*layers, nn.Linear(width, draw(st.integers(1, 3))))
-
-
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(model=architectures(), n1=st.integers(1, 4), n2=st.integers(1, 4))
-def test_random_architectures_equal_the_loop(model, n1, n2):
-    generator = torch.Generator().manual_seed(n1)
-    x1, x2 = torch.randn(n1, 3, generator=generator), torch.randn(n2, 3, generator=generator)
-    kernel = EmpiricalNTK(model)
-    assert_equal(kernel.blocks(x1, x2), ntk_by_loop(model, x1, x2))
-    assert_equal(kernel(x1), trace(ntk_by_loop(model, x1, x1)))
-
-
 def test_a_pytree_of_other_shapes():
-    nested = {"x": vectors(3), "tokens": torch.randint(5, (3,))}
-    case = next(case for case in AWKWARD if case.name == "dictionary")
-    kernel = EmpiricalNTK(modelled(case))
+    nested = {"x": vectors(3), "ids": torch.randint(5, (3,))}
+    kernel = EmpiricalNTK(named("inputs as a dictionary").model())
     assert_equal(kernel(nested)[:2], kernel(tree_map(lambda leaf: leaf[:2], nested), nested))
 
 
@@ -351,9 +294,11 @@ def test_named_groups_of_parameters():
         kernel.layers(x, groups={"a": "7"})
 
 
+BARE = {"scale": torch.tensor(0.7), "matrix": torch.randn(3, 2), "unused": torch.randn(4)}
+
+
 def test_a_bare_parameter_is_a_layer_by_its_name():
-    case = next(case for case in AWKWARD if case.name == "bare")
-    model, x = modelled(case), case.points(4)
+    model, x = Net(lambda m, x: torch.sin(m.scale * x) @ m.matrix, **BARE), vectors(4)
     layers = EmpiricalNTK(model).layers(x)
     assert list(layers) == ["scale", "matrix", "unused"]
     assert float(layers["unused"].abs().max()) == 0.0

@@ -10,11 +10,12 @@ from priorscope.errors import DataError, MemoryBudgetError, ModelError, NotExact
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
 from tests.cases import EMPIRICAL, Case, mlp
-from tests.kernels.empirical.cases import AWKWARD, Awkward, vectors
-from tests.kernels.empirical.test_empirical_ntk import assert_equal, jacobian, modelled, trace
-from tests.oracles import ntk_by_loop
+from tests.kernels.empirical.cases import AWKWARD, Awkward, named, vectors
+from tests.kernels.empirical.test_bad_input import Middle, each_row
+from tests.kernels.empirical.test_empirical_ntk import assert_equal, trace
+from tests.oracles import jacobian_by_loop, ntk_by_loop
 
-TWICE = {"custom function", "tensor hook"}
+TWICE = ("own function without a vmap rule", "tensor hook that changes the gradient")
 """Modules whose forward derivatives torch refuses, or gets wrong."""
 
 
@@ -24,7 +25,10 @@ def flat(blocks: Tensor) -> Tensor:
 
 def check(model: nn.Module, x1, x2, readout=None):
     ntk = EmpiricalNTK(model, readout=readout)
-    j1, j2 = jacobian(model, x1, readout).flatten(0, 1), jacobian(model, x2, readout).flatten(0, 1)
+    j1, j2 = (
+        jacobian_by_loop(model, x1, None, readout).flatten(0, 1),
+        jacobian_by_loop(model, x2, None, readout).flatten(0, 1),
+    )
     for batch in (None, 1, 2):
         gram, cross = ntk.operator(x1, batch=batch), ntk.operator(x1, x2, batch=batch)
         v1, v2 = torch.randn(len(j1), 2), torch.randn(len(j2))
@@ -42,10 +46,9 @@ def test_every_case_equals_the_loop(case: Case):
     assert check(model, case.points(4), case.points(3, seed=2)).method == "forward mode"
 
 
-@pytest.mark.filterwarnings("ignore:Lazy modules")
-@pytest.mark.parametrize("case", [case for case in AWKWARD if case.name != "reads values"], ids=repr)
+@pytest.mark.parametrize("case", AWKWARD, ids=repr)
 def test_awkward_modules_equal_the_loop(case: Awkward):
-    operator = check(modelled(case), case.points(4), case.points(3), case.readout)
+    operator = check(case.model(), case.points(4), case.points(3), case.readout)
     expected = "two backward passes" if case.name in TWICE else "forward mode"
     assert operator.method == expected, operator.reason
 
@@ -67,11 +70,11 @@ def test_dense_equals_the_loop(name: str):
     assert_equal(ntk.operator(x1).plus(0.3).dense("trace"), trace(gram) + 0.3 * torch.eye(4))
 
 
-@pytest.mark.parametrize("name", ["lstm", "custom function", "tensor hook"])
+@pytest.mark.parametrize("name", ["LSTM, plain", *TWICE])
 def test_dense_where_vectors_run_one_at_a_time(name: str):
-    case = next(case for case in AWKWARD if case.name == name)
-    model, x = modelled(case), case.points(3)
-    j = jacobian(model, x, case.readout).flatten(0, 1)
+    case = named(name)
+    model, x = case.model(), case.points(3)
+    j = jacobian_by_loop(model, x, None, case.readout).flatten(0, 1)
     assert_equal(flat(EmpiricalNTK(model, readout=case.readout).operator(x).dense()), j @ j.T)
 
 
@@ -241,9 +244,9 @@ def test_a_module_without_either_derivative_raises_by_name():
 
 
 def test_values_read_in_python_are_found():
-    case = next(case for case in AWKWARD if case.name == "reads values")
-    with pytest.raises(NotExactError, match=r"ReadsValues.*reads a value"):
-        EmpiricalNTK(modelled(case)).operator(case.points(3))
+    model = nn.Sequential(nn.Linear(3, 4), Middle(each_row), nn.Linear(4, 2))
+    with pytest.raises(NotExactError, match=r"Middle.*reads a value"):
+        EmpiricalNTK(model).operator(vectors(3))
 
 
 def test_batch_mixing_is_found():

@@ -131,6 +131,8 @@ def check_inputs(x: Inputs, name: str = "x") -> Inputs:
     if lengths == {0}:
         raise DataError(name, "is empty", "Give at least one point; the first axis counts the points")
     for leaf in found:
+        if isinstance(leaf, Tensor) and leaf.is_meta:
+            raise DataError(name, "is on the device meta, where tensors have no values", "Give it on cpu or cuda")
         dtype = dtype_of(leaf)
         if not (dtype.is_floating_point or dtype.is_complex):
             continue

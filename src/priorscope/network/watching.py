@@ -34,6 +34,9 @@ READS_VALUES = frozenset(
         "item",
         "tolist",
         "numpy",
+        "allclose",
+        "equal",
+        "is_nonzero",
     ]
 )
 SHOWS_VALUES = frozenset(["__repr__", "__format__", "__str__"])

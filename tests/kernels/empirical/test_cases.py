@@ -12,21 +12,6 @@ from tests.oracles import jacobian_by_loop
 
 TOLERANCE = 1e-10
 
-LATER = {
-    "weight norm": "the flop counter's hooks do not let autograd.grad end at leaves that a submodule takes",
-    "weight norm of a conv": "the same",
-    "spectral norm": "the same",
-    "orthogonal": "the same",
-    "orthogonal by Cayley": "the same",
-    "own parametrization": "the same",
-    "hypernetwork of a code": "the same",
-    "gradient of a function": "the same, for a gradient that the model itself takes",
-    "jvp inside": "saved tensors of forward mode have no storage that could be counted",
-}
-ROWS = [
-    pytest.param(case, marks=pytest.mark.xfail(strict=False, reason=LATER[case.name])) if case.name in LATER else case
-    for case in EVERY
-]
 
 pytestmark = [
     # What torch says of the modules themselves.
@@ -66,7 +51,7 @@ def columns_of_layers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield layer, torch.cat([place for place, own in zip(places, layers, strict=True) if own == layer])
 
 
-@pytest.mark.parametrize("case", ROWS, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_equals_the_loop(case: Awkward):
     model, x = case.model(), case.points(3)
     j = jacobian_by_loop(model, x, None, case.readout)
@@ -77,7 +62,7 @@ def test_equals_the_loop(case: Awkward):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ROWS, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_every_other_face_equals_the_loop(case: Awkward):
     model, x1, x2 = case.model(), case.points(3), case.points(2)
     j1, j2 = (jacobian_by_loop(model, x, None, case.readout) for x in (x1, x2))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...data.inputs import Inputs, check_inputs, count
 from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
-from ...network.function import Readout, check_mode, class_name, pair_of_points
+from ...network.function import Readout, check_mode, check_module, class_name, pair_of_points
 from ...network.initialization import resolve_rates
 from ...network.reads import check_reads
 from ...network.snapshot import Snapshot
@@ -85,9 +85,9 @@ class EmpiricalNTK(Kernel):
     ):
         if memory is not None and not memory > 0:
             raise MemoryBudgetError("memory", f"is {memory}", "Give a positive number of bytes, or None for 1 GiB")
+        _check_state(check_module(model))
         self.snapshot = Snapshot(model, readout)
         check_mode(model)
-        _check_constant(model)
         chosen = _chosen(model, parameters)
         learns = self.snapshot.learnable & chosen
         given = resolve_rates(model, rates)
@@ -335,12 +335,22 @@ def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> set[str
     return chosen
 
 
-def _check_constant(model: nn.Module) -> None:
-    """Raises NotExactError for layers that change their own weights when they are called."""
+def _check_state(model: nn.Module) -> None:
+    """Raises for weights that change when they are called, or that are not on one device."""
     for path, module in model.named_modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
-            cause = "has max_norm: it changes its own weights when it is called"
-            raise NotExactError(f"`{path}` ({class_name(module)})", cause, "Set max_norm=None after scaling the weights")
+            raise NotExactError(
+                f"`{path}` ({class_name(module)})",
+                "has max_norm: it changes its own weights when it is called",
+                "Set max_norm=None after scaling the weights",
+            )
+    devices: dict[str, str] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        devices.setdefault(str(tensor.device), name)
+    if len(devices) > 1 or "meta" in devices:
+        described = " and ".join(f"`{name}` ({device})" for device, name in devices.items())
+        one = "has no values" if len(devices) == 1 else "are on different devices"
+        raise ModelError(described, one, "Call model.to(device) with one device that holds values")
 
 
 def _check_dtypes(snapshot: Snapshot, names: Iterable[str]) -> None:

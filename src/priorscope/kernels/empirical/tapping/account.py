@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ....data.inputs import Inputs, leaves, take
 from ....network.snapshot import Snapshot
+from .flops import Flops
 from .tap import Tap, Use
 
 
@@ -53,15 +53,15 @@ def account(snapshot: Snapshot, x: Inputs, names: Sequence[str], structured: boo
     while True:
         saved = _Saved(point, [snapshot.parameter(name) for name in snapshot.values])
         tap = Tap({id(snapshot.parameter(name)): name for name in names if name not in left})
-        with torch.enable_grad(), FlopCounterMode(display=False) as flops:
+        with torch.enable_grad(), Flops() as flops:
             with tap, torch.autograd.graph.saved_tensors_hooks(saved.note, lambda tensor: tensor):
                 out = snapshot.outputs(point)
-            forward = flops.get_total_flops()
+            forward = flops.total
             live = [snapshot.parameter(name) for name in names]
             grads: Sequence[Tensor | None] = [None] * len(live)
             if out.requires_grad:
                 grads = torch.autograd.grad(out.sum(), [*live, *tap.probes], allow_unused=True)
-            backward = flops.get_total_flops() - forward
+            backward = flops.total - forward
         seen = {name for name, grad in zip(names, grads, strict=False) if grad is not None}
         if seen <= left:
             break
@@ -86,7 +86,12 @@ class _Saved:
 
     def add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.known:
-            self.known.add(storage.data_ptr())
+        try:
+            address = storage.data_ptr()
+        except RuntimeError:  # a tensor of a transform inside of the model: it has no storage of its own
+            self.bytes += tensor.numel() * tensor.element_size()
+            return
+        if address not in self.known:
+            self.known.add(address)
             self.alive.append(tensor.detach())  # an address is only an identity while its storage lives
             self.bytes += storage.nbytes()

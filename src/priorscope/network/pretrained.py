@@ -65,7 +65,7 @@ def efficientnet_lite0() -> Pretrained:
         module.eval(),
         standardised_pictures,
         "penultimate",
-        "logsumexp",
+        "projection",
     )
 
 

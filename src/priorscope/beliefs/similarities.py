@@ -40,7 +40,7 @@ class Similarities(Result):
 
 
 def similarities(kernel: GivenKernel, x: Inputs, features: Tensor, groups: Sequence[str] | None = None) -> Similarities:
-    """How similar inputs are by a kernel, and by features; and which of both puts inputs of one group together.
+    """How similar inputs are by a kernel, and by features; and which of the two puts inputs of one group together.
 
     Args:
         kernel: a kernel; of coupled outputs, the trace kernel.

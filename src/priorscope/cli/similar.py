@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from .. import data
@@ -45,8 +46,8 @@ def add(commands: Any) -> None:
     add(
         "--readout",
         choices=list(MEANINGS),
-        help="the scalar whose gradients are compared (default: logsumexp for classes of ImageNet, projection for "
-        "sentences, trace, the mean over all outputs, for your own networks)",
+        help="the scalar whose gradients are compared (default: projection for pre-trained networks, "
+        "trace, the mean over all outputs, for your own)",
     )
     add("--queries", type=int, default=6, help="inputs shown with their neighbours")
     add("--memory", type=float, default=MEMORY, help="GB that the kernel may take")
@@ -123,17 +124,18 @@ def _own(arguments: argparse.Namespace) -> Asked:
     if arguments.points < 2:
         raise DataError("--points", f"is {arguments.points}", "Ask for at least 2")
     split = data.split(dataset, min(arguments.points, len(dataset.x) - 1), 1, arguments.seed)
-    labels = split.y.tolist()
-    names = dataset.class_names
+    # By class, so that the picture of all similarities has the classes in their order.
+    order = torch.arange(len(split.y)) if dataset.classes is None else split.y.argsort(stable=True)
+    labels, names = split.y[order].tolist(), dataset.class_names
     groups = None if dataset.classes is None else tuple(str(y) if names is None else names[y] for y in labels)
     collection = Collection(
         dataset.name,
         "points",
-        split.raw,
+        split.raw[order],
         tuple(f"#{i}" if groups is None else f"#{i}: {groups[i]}" for i in range(len(labels))),
         groups,
         (f"{len(labels)} of {len(dataset.x):,} points, drawn by the seed", *split.notes),
     )
     init = law.initialization(arguments, maker)
     model = law.draw(maker, init, tuple(split.x.shape[1:]), dataset.classes or 1, arguments.seed)
-    return Asked(maker.source, model.eval(), collection, split.x, "trace", "penultimate")
+    return Asked(maker.source, model.eval(), collection, split.x[order], "trace", "penultimate")

@@ -133,14 +133,17 @@ def _sentences(found: Similarities) -> tuple[str, ...]:
     """What the numbers say, with as much certainty as they have."""
     agreement = f"Over all pairs, the ranks of both similarities correlate with {found.rank_correlation:.2f}."
     if found.kernel_grouping is None or found.feature_grouping is None or found.difference is None:
-        return (agreement, "These inputs have no groups, so nothing says which of both is nearer to what people see.")
+        return (
+            agreement,
+            "These inputs have no groups, so nothing says which of the two is nearer to what people see.",
+        )
     a, b, gap = found.kernel_grouping, found.feature_grouping, found.difference
     size = f"mean average precision {a.mean_average_precision:.2f} against {b.mean_average_precision:.2f}"
     if gap.clear:
         better = "The kernel groups" if gap.value > 0 else "Features group"
         verdict = f"{better} these inputs better ({size})."
     else:
-        verdict = f"These inputs cannot tell which of both groups better ({size})."
+        verdict = f"These inputs cannot tell which of the two groups better ({size})."
     error = (
         f"Counted by group, the kernel's minus the features' is {gap.value:+.3f} ± {gap.standard_error:.3f} "
         "(standard error over groups)."

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cosine_similarity
 
 import priorscope as ps
 from priorscope.beliefs.grouping import grouping
@@ -14,19 +15,13 @@ GROUPS = ("a", "a", "b", "b", "b")
 
 
 def test_both_are_their_formulas(tmp_path):
-    model, x, features = (
-        nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
-        torch.randn(5, 3),
-        torch.randn(5, 4),
-    )
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    x, features = torch.randn(5, 3), torch.randn(5, 4)
     found = similarities(ps.EmpiricalNTK(model), x, features, GROUPS)
-    rows = torch.stack(
-        [torch.cat([g.flatten() for g in torch.autograd.grad(model(p).sum(), list(model.parameters()))]) for p in x]
-    )
-    assert torch.allclose(found.kernel, torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=-1))
-    assert torch.allclose(
-        found.features, torch.nn.functional.cosine_similarity(features[:, None], features[None], dim=-1)
-    )
+    gradients = [torch.autograd.grad(model(point).sum(), list(model.parameters())) for point in x]
+    rows = torch.stack([torch.cat([g.flatten() for g in one]) for one in gradients])
+    assert torch.allclose(found.kernel, cosine_similarity(rows[:, None], rows[None], dim=-1))
+    assert torch.allclose(found.features, cosine_similarity(features[:, None], features[None], dim=-1))
     assert found.kernel_grouping.nearest == grouping(found.kernel, GROUPS).nearest
     gap = found.kernel_grouping.average_precision - found.feature_grouping.average_precision
     assert found.difference.value == pytest.approx((float(gap[:2].mean()) + float(gap[2:].mean())) / 2)

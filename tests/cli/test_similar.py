@@ -33,7 +33,7 @@ def test_own_networks_on_named_data(capsys, tmp_path):
 
 def test_own_modules_on_own_tables_without_classes(capsys, tmp_path):
     (tmp_path / "net.py").write_text(
-        "from torch import nn\ndef make_model(inputs):\n    return nn.Sequential(nn.Linear(inputs[0], 1), nn.Dropout())\n"
+        "from torch import nn\ndef make_model(inputs):\n    return nn.Sequential(nn.Linear(inputs[0], 1), nn.Tanh())\n"
     )
     rows = "\n".join(f"{i},{i % 3},{i / 7}" for i in range(12))
     (tmp_path / "t.csv").write_text(f"a,b,y\n{rows}\n")
@@ -48,14 +48,9 @@ def test_own_modules_on_own_tables_without_classes(capsys, tmp_path):
 
 def test_efficientnet_on_own_pictures(capsys, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
-    for name, colour in (
-        ("warm/a.png", "red"),
-        ("warm/b.png", "orange"),
-        ("cold/c.png", "blue"),
-        ("cold/d.png", "navy"),
-    ):
+    for name in ("warm/red.png", "warm/orange.png", "cold/blue.png", "cold/navy.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (40, 30), colour).save(tmp_path / name)
+        Image.new("RGB", (40, 30), (tmp_path / name).stem).save(tmp_path / name)
     status, out, err = run(capsys, "--images", tmp_path / "warm", tmp_path / "cold", "--out", tmp_path / "s")
     assert (status, err) == (0, "")
     assert "nearest other input is of the same group" in out

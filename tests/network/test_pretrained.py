@@ -20,9 +20,7 @@ def float32():
 
 def test_pictures_are_standardised_by_channel():
     x = standardised_pictures(torch.full((2, 3, 4, 4), 255, dtype=torch.uint8))
-    assert torch.allclose(
-        x[0, :, 0, 0].double(), (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    )
+    assert torch.allclose(x[0, :, 0, 0].double(), torch.tensor([2.2489083, 2.4285714, 2.64]))
 
 
 def test_what_is_not_known_or_not_installed_says_so(monkeypatch):
@@ -57,7 +55,7 @@ def test_minilm_embeds_like_sentences_near_each_other_whatever_the_padding(float
     sentences = [
         "A cat sleeps on the sofa.",
         "A kitten naps on a couch.",
-        "Interest rates rose again in the last quarter.",
+        "Interest rates rose again last year.",
     ]
     with torch.no_grad():
         together = network.module(**network.prepare(sentences))

@@ -24,12 +24,10 @@ def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 16), nn.ReLU(), nn.Linear(16, 4))
 
 
-def pictures(groups=True):
+def pictures():
     items = torch.randint(0, 255, (N, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     names = tuple(f"picture <{i}>" for i in range(N))
-    collection = Collection(
-        "tests", "pictures", items, names, tuple("abc"[i % 3] for i in range(N)) if groups else None
-    )
+    collection = Collection("tests", "pictures", items, names, tuple("abc"[i % 3] for i in range(N)))
     return collection, items.to(torch.float32) / 255
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,7 +40,7 @@ class Similarities(Result):
     difference: Difference | None = None
 
 
-def similarities(kernel: GivenKernel, x: Inputs, features: Tensor, groups: Sequence[str] | None = None) -> Similarities:
+def similarities(kernel: GivenKernel, x: Inputs, features: Any, groups: Sequence[str] | None = None) -> Similarities:
     """How similar inputs are by a kernel, and by features; and which of the two puts inputs of one group together.
 
     Args:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +30,7 @@ from ..results import Result, plain
 from ..version import __version__
 from .page import TEMPLATES, data_uri, save_figure, write
 
-Features = Literal["output", "penultimate"] | Callable[[nn.Module, Inputs], Tensor]
+Features = str | Callable[[nn.Module, Inputs], Tensor]
 NEAREST = 5
 THUMBNAIL = 112
 
@@ -135,7 +135,7 @@ def _sentences(found: Similarities) -> tuple[str, ...]:
     if found.kernel_grouping is None or found.feature_grouping is None or found.difference is None:
         return (
             agreement,
-            "These inputs have no groups, so nothing says which of the two is nearer to what people see.",
+            "These inputs have no groups, so nothing says which of the two is nearer to people's eyes.",
         )
     a, b, gap = found.kernel_grouping, found.feature_grouping, found.difference
     size = f"mean average precision {a.mean_average_precision:.2f} against {b.mean_average_precision:.2f}"

@@ -39,3 +39,10 @@ def test_read_outs_of_what_is_no_tensor_and_unknown_names_raise():
         named_readout("sum").function((1, 2))
     with pytest.raises(ModelError, match=r"'best'.* is not known\. Choose one of logsumexp"):
         named_readout("best")
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_read_outs_run_under_vmap(name):
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(5, 3)
+    plan = ps.EmpiricalNTK(model, readout=named_readout(name).function).plan(x)
+    assert "one point at a time" not in plan.method

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -79,7 +80,8 @@ def named_readout(name: str, seed: int = 0) -> NamedReadout:
 
 def direction(outputs: int, seed: int) -> Float[Tensor, " o"]:
     """A random direction of length 1, uniform on the sphere."""
-    u = torch.randn(outputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    # By numpy: a read-out runs under vmap too, where torch draws no random numbers.
+    u = torch.from_numpy(np.random.default_rng(seed).standard_normal(outputs))
     return u / u.norm()
 
 

@@ -265,7 +265,7 @@ def _thumbnail(item: Tensor) -> bytes:
 
 
 def _figure(collection: Collection, found: Similarities, order: Tensor) -> Figure:
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 5.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.9), layout="constrained")
     groups = None if collection.groups is None else [collection.groups[i] for i in order.tolist()]
     for ax, matrix, title, label in (
         (axes[0], found.kernel, "by the kernel", "normalised tangent kernel"),

@@ -46,6 +46,7 @@ def test_own_modules_on_own_tables_without_classes(capsys, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_efficientnet_on_own_pictures(capsys, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
     for name in ("warm/red.png", "warm/orange.png", "cold/blue.png", "cold/navy.png"):

@@ -119,7 +119,9 @@ class MeanPooled(nn.Module):
         self.body = body
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Float[Tensor, "n d"]:
-        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # With all four axes: of a mask with two, transformers reads values in Python, which cannot run under vmap.
+        seen = attention_mask[:, None, None, :].bool()
+        hidden = self.body(input_ids=input_ids, attention_mask=seen).last_hidden_state
         weights = attention_mask[..., None].to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1)
 

@@ -77,7 +77,7 @@ def test_minilm_on_own_sentences(capsys, tmp_path):
         (["--model", "mlp:1x8"], "has no inputs. Name them with --data"),
         (["--model", "mlp:1x8", "--images", "x.png"], "has no meaning for the model mlp:1x8"),
         (["--model", "mlp:1x8", "--data", "digits", "--points", "1"], "--points: is 1"),
-        (["--model", "resnet"], "is neither a spec nor names a function"),
+        (["--model", "resnet"], "is not known. Choose one of efficientnet-lite0, minilm, or name your own"),
         (["--model", "mlp:1x8", "--data", "digits", "--memory", "0"], "--memory: is 0"),
         (["--data", "digits"], "--data: has no meaning for efficientnet-lite0"),
     ],

@@ -12,7 +12,7 @@ from ..data.collection import Collection
 from ..data.inputs import Inputs
 from ..data.pictures import photographs, read_pictures
 from ..data.sentences import descriptions, read_sentences
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..network.pretrained import PRETRAINED, pretrained
 from ..network.readouts import MEANINGS
 from ..network.specs import model_maker
@@ -73,7 +73,8 @@ class Asked:
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.memory > 0:
         raise DataError("--memory", f"is {arguments.memory}", "Give a positive number of GB")
-    asked = _pretrained(arguments) if arguments.model in PRETRAINED else _own(arguments)
+    own = ":" in arguments.model  # mlp:3x512, file.py:function
+    asked = _own(arguments) if own else _pretrained(arguments)
     result = similarity_page(
         asked.model,
         asked.collection,
@@ -93,6 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pretrained(arguments: argparse.Namespace) -> Asked:
+    if arguments.model not in PRETRAINED:
+        remedy = f"Choose one of {', '.join(PRETRAINED)}, or name your own: mlp:3x512 or file.py:function"
+        raise ModelError(f"the model {arguments.model!r}", "is not known", remedy)
     for name in ("data", "target", "task"):
         if getattr(arguments, name) is not None:
             cause = f"has no meaning for {arguments.model}"

@@ -7,10 +7,10 @@ from torch import nn
 
 from .. import data
 from ..errors import DataError
-from ..network.initialization import Initialization
-from ..network.specs import ModelMaker, model_maker
+from ..network.specs import model_maker
 from ..report import report
 from ..training.training import Training
+from . import law
 
 MOST = 1000
 """Training points taken from larger data sets, unless --train says more."""
@@ -41,15 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--task", choices=["regression", "classification"], help="what the target is, where its type does not say")
     add("--train", type=int, help=f"number of training points (4/5 of the data, at most {MOST})")
     add("--test", type=int, help="number of test points (a quarter of the training points)")
-    law = parser.add_argument_group("initialization")
-    law.add_argument(
-        "--init",
-        choices=["he", "torch"],
-        help="he: variances below; torch: PyTorch's own (default for your own models)",
-    )
-    law.add_argument("--weight-variance", type=float, default=2.0, help="σ_w²")
-    law.add_argument("--bias-variance", type=float, default=0.01, help="σ_b²")
-    law.add_argument("--parameterization", choices=["standard", "ntk"], default="standard", help="rates of learning")
+    law.add_arguments(parser)
     training = parser.add_argument_group("training (default: plain descent at half the step limit)")
     training.add_argument("--optimizer", default="sgd", help="sgd, or any torch optimizer (outside the theory)")
     training.add_argument("--loss", choices=["half_sse", "mse", "cross_entropy"], default="half_sse", help="loss")
@@ -86,11 +78,10 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
         train = MOST
     split = data.split(dataset, train, arguments.test, arguments.seed)
     shape, outputs = tuple(split.x.shape[1:]), dataset.classes or 1
-    init = _init(arguments, maker)
+    init = law.initialization(arguments, maker)
 
     def make(width: int | None = None) -> nn.Module:
-        model = maker(shape, outputs, arguments.seed, width)
-        return init.apply_(model, arguments.seed) if _is_spec(maker) else model
+        return law.draw(maker, init, shape, outputs, arguments.seed, width)
 
     widths = tuple(w for w in arguments.widths if w != maker.width) if maker.takes_width else ()
     return report(
@@ -107,17 +98,6 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
         seed=arguments.seed,
         progress=not arguments.quiet,
     )
-
-
-def _is_spec(maker: ModelMaker) -> bool:
-    return maker.source.startswith("mlp:")
-
-
-def _init(arguments: argparse.Namespace, maker: ModelMaker) -> Initialization:
-    law = arguments.init or ("he" if _is_spec(maker) else "torch")
-    if law == "torch":
-        return Initialization.torch_default(arguments.parameterization)
-    return Initialization(arguments.weight_variance, arguments.bias_variance, arguments.parameterization)
 
 
 def _training(arguments: argparse.Namespace) -> Training | None:

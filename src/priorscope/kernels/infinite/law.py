@@ -53,6 +53,10 @@ class Law:
         """c of a layer's weights and bias."""
         return LayerRates(self._rate(layer, layer.weight), self._rate(layer, getattr(layer, "bias", None)))
 
+    def rate(self, parameter: Tensor) -> float:
+        """c of a parameter without a law."""
+        return self.rates[self._names[id(parameter)]]
+
     @property
     def given_variances(self) -> list[Any]:
         """The variances as the user gave them: numbers, or tensors that kernels are differentiable in."""

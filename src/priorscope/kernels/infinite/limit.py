@@ -21,7 +21,7 @@ from .law import Law
 from .moments import Moments
 from .propagate import Step, propagate
 from .registry import is_leaf
-from .start import data_moments, self_moments
+from .start import Data
 
 WATCHED_POINTS = 13
 """An odd number of points, so that a reshape that mixes points with features shows."""
@@ -104,14 +104,14 @@ class Limit:
         b = a if x2 is None else _points(x2)
         graph = self._watched(a)
         if self._differentiable(a, b):
-            return _between(self._through(graph, data_moments(a, b, gram)), gram)
+            return _between(self._through(graph, Data(a, b, gram)), gram)
         nngp, ntk = (torch.empty(len(a), len(b), dtype=a.dtype, device=a.device) for _ in range(2))
         steps: tuple[Step, ...] = ()
         with torch.no_grad():
             rows = max(1, ENTRIES_AT_ONCE // len(b))
             for start in range(0, len(a), rows):
                 end, left = min(start + rows, len(a)), start if gram else 0
-                block = _between(self._through(graph, data_moments(a[start:end], b[left:], gram)), gram)
+                block = _between(self._through(graph, Data(a[start:end], b[left:], gram)), gram)
                 steps = _worst(steps, self._steps)
                 for whole, part in zip((nngp, ntk), block, strict=True):
                     whole[start:end, left:] = part
@@ -125,7 +125,7 @@ class Limit:
         points = _points(x)
         graph = self._watched(points)
         with torch.set_grad_enabled(self._differentiable(points, points)):
-            end = self._through(graph, self_moments(points))
+            end = self._through(graph, Data(points, None))
         return end.nngp, end.tangent
 
     def outputs(self, x: Inputs) -> int | None:
@@ -140,7 +140,7 @@ class Limit:
             raise DataError("this limit", "was not called yet", "Call it first, or give infinite_width an example=")
         return Explanation(self._steps)
 
-    def _through(self, graph: Graph, start: Moments) -> Moments:
+    def _through(self, graph: Graph, start: Data) -> Moments:
         end, steps = propagate(graph, self.law, start)
         self._steps = tuple(steps)
         if not self._warned:

@@ -21,13 +21,18 @@ class Refused(Exception):  # noqa: N818 (a rule's no, which propagate turns into
 class Moments:
     """The state of one node, for points x1 (n1) and x2 (n2); or for x against itself, point by point (n).
 
-    nngp: (n1, n2) mean over coordinates of h(x1) h(x2); or (n,), and then v1 = v2 = nngp.
-    v1, v2: (n1,), (n2,) variances.
+    A point's value has one axis of coordinates, over which moments are means, and P positions (none, for a vector).
+
+    nngp: (n1, n2) mean over coordinates of h(x1) h(x2); with positions (n1, n2, P), the same position at both points,
+        or (n1, n2, P, P), all pairs of positions ("pairs"). Of points with themselves (n,), (n, P) or (n, P, P).
+    v1, v2: (n1,), (n2,) variances; (n1, P), (n2, P) with positions.
     gap: like nngp, (v1 + v2)/2 − nngp, carried from layer to layer: the difference itself has lost its digits at
         nearly equal points.
     tangent: like nngp, the NTK so far.
     opposition: like nngp, √(v1 v2) + nngp, carried where some pairs are nearly opposite; else None.
-    shape: of one point's value.
+    shape: of one point's value. channel: which of its axes has the coordinates; the others are the positions.
+    between: of two sets of points, or of each point with itself. pairs: of all pairs of positions.
+    own: with pairs, and between two sets: the moments of the points of each set with themselves.
     gram: rows are the first columns, so that the leading diagonal holds points against themselves.
     layers: names of the weights whose randomness makes the coordinates; none for the input itself.
     gaussian: the coordinates are independent Gaussians (a linear layer's outputs, and sums of these).
@@ -45,6 +50,20 @@ class Moments:
     layers: frozenset[str] = frozenset()
     gaussian: bool = False
     mean_zero: bool = False
+    channel: int = 0
+    between: bool = True
+    pairs: bool = False
+    own: "tuple[Moments, Moments] | None" = None
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The axes of one point's value that are not the coordinates."""
+        return self.shape[: self.channel] + self.shape[self.channel + 1 :]
+
+    def moved(self, positions: tuple[int, ...], coordinates: int | None = None) -> dict[str, Any]:
+        """`shape` for other positions, or another number of coordinates, with the channel where it is."""
+        size = self.shape[self.channel] if coordinates is None else coordinates
+        return {"shape": (*positions[: self.channel], size, *positions[self.channel :])}
 
     @property
     def is_input(self) -> bool:
@@ -54,12 +73,14 @@ class Moments:
     @property
     def rows(self) -> Tensor:
         """v1, to broadcast against nngp."""
-        return self.v1[:, None] if self.nngp.ndim == 2 else self.v1
+        v = self.v1[..., None] if self.pairs else self.v1
+        return v[:, None] if self.between else v
 
     @property
     def columns(self) -> Tensor:
         """v2, to broadcast against nngp."""
-        return self.v2[None] if self.nngp.ndim == 2 else self.v2
+        v = self.v2[..., None, :] if self.pairs else self.v2
+        return v[None] if self.between else v
 
     def replace(self, **changes: Any) -> "Moments":
         return dataclasses.replace(self, **changes)
@@ -104,7 +125,7 @@ class Moments:
                 "adds two branches of which neither has mean zero, so that their product does not vanish",
                 "End one branch with a linear layer, or use EmpiricalNTK",
             )
-        if self.shape != other.shape:
+        if self.shape != other.shape or self.channel != other.channel:
             raise Refused(
                 f"adds values of different shapes, {self.shape} and {other.shape}", "Give both branches one shape"
             )
@@ -129,15 +150,52 @@ class Moments:
         return self.opposition + other.opposition + excess
 
 
+def times(a: Moments, b: Moments) -> Moments:
+    """Moments of the product of two independent branches: K_a K_b and Θ_a K_b + K_a Θ_b; else Refused says why."""
+    if a.is_input or b.is_input:
+        raise Refused("multiplies by the input itself, whose coordinates are not random", "Use EmpiricalNTK")
+    if shared := a.layers & b.layers:
+        cause = f"multiplies two functions of the same random outputs (of `{min(shared)}`), which are correlated"
+        raise Refused(cause, "Give each branch its own linear layer, or use EmpiricalNTK")
+    if a.shape != b.shape or a.channel != b.channel:
+        raise Refused(f"multiplies values of different shapes, {a.shape} and {b.shape}", "Give both one shape")
+    half, other = (a.rows + a.columns) / 2, (b.rows + b.columns) / 2
+    spread = (a.rows - a.columns) * (b.rows - b.columns) / 4
+    return a.replace(
+        nngp=a.nngp * b.nngp,
+        v1=a.v1 * b.v1,
+        v2=a.v2 * b.v2,
+        gap=(spread + half * b.gap + other * a.gap - a.gap * b.gap).clamp_min(0),
+        tangent=a.tangent * b.nngp + a.nngp * b.tangent,
+        opposition=None,
+        layers=a.layers | b.layers,
+        gaussian=False,
+        mean_zero=a.mean_zero or b.mean_zero,
+    )
+
+
 def root(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """√x, and 0 with derivative 0 where x is not positive."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
-def with_diagonal(matrix: Tensor, diagonal: Tensor) -> Tensor:
-    """The matrix with another leading diagonal; in place where autograd does not look."""
-    if matrix.requires_grad or diagonal.requires_grad:
-        return torch.diagonal_scatter(matrix, diagonal)
-    matrix.diagonal().copy_(diagonal)
-    return matrix
+def with_variances(values: Tensor, variances: Tensor, m: Moments) -> Tensor:
+    """Values between pairs of points, with the variances where a point, and a position, meets itself.
+
+    Args:
+        values: like m.nngp. variances: like m.v1; of a Gram block, its leading rows.
+    """
+    if m.between and not m.gram:
+        return values
+    if not m.between and not m.pairs:
+        return variances
+    if values.requires_grad or variances.requires_grad:
+        values = values.clone()
+    diagonal = values[: len(variances), : len(variances)].diagonal(dim1=0, dim2=1) if m.between else values
+    if m.between:
+        diagonal = diagonal.movedim(-1, 0)  # (n, *positions)
+    if m.pairs:
+        diagonal = diagonal.diagonal(dim1=-2, dim2=-1)
+    diagonal.copy_(variances)
+    return values

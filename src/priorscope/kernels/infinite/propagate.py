@@ -1,20 +1,23 @@
 """Sends moments through a watched graph, node by node, by the registered rules; knows no layer itself."""
 
+import dataclasses
 import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils._pytree import tree_map
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
 
 from ...errors import NoRuleError
 from ...network.function import class_name
 from ...network.initialization import number
 from ...network.watching import Graph, Node, Ref
 from .law import Law
-from .moments import Moments, Refused, with_diagonal
+from .moments import Moments, Refused, with_variances
 from .registry import Dual, Expectations, Rule, find
+from .shape_calls import RESHAPES
+from .start import Data
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,10 @@ class Step:
     reads_input: bool
 
 
-def propagate(graph: Graph, law: Law, start: Moments) -> tuple[Moments, list[Step]]:
+def propagate(graph: Graph, law: Law, start: Data) -> tuple[Moments, list[Step]]:
     """The moments of the graph's output, and what was done on the way.
+
+    Moments are of all pairs of positions as far as a node downstream needs them, and per position elsewhere.
 
     Raises:
         NoRuleError: at the first node without an exact rule, by its place.
@@ -41,13 +46,15 @@ def propagate(graph: Graph, law: Law, start: Moments) -> tuple[Moments, list[Ste
     _refuse_reuse(graph)
     values: dict[int, Any] = {}
     steps: list[Step] = []
+    before_pairs = _before_pairs(graph)
     for node in graph.needed():
         if node.kind == "input":
-            values[node.index] = start
+            values[node.index] = dataclasses.replace(start, pairs=node.index in before_pairs)
         elif not node.data:
             values[node.index] = node
         else:
-            values[node.index] = _apply(node, law, values, steps)
+            value = _apply(node, law, values, steps)
+            values[node.index] = value if node.index in before_pairs else _per_position(value)
     output = graph.output
     result = values.get(output.node.index) if isinstance(output, Ref) and not output.part else None
     if not isinstance(result, Moments) or result.is_input:
@@ -56,6 +63,30 @@ def propagate(graph: Graph, law: Law, start: Moments) -> tuple[Moments, list[Ste
             "the output of the model", cause, "Return one tensor made by linear layers, or use EmpiricalNTK"
         )
     return result, steps
+
+
+def _before_pairs(graph: Graph) -> set[int]:
+    """The nodes that a node depends on which needs all pairs of positions."""
+    found: set[int] = set()
+    for node in reversed(list(graph.needed())):
+        entry = find(node.target) if node.kind in ("module", "call") else None
+        if node.index in found or (isinstance(entry, Rule) and entry.pairs):
+            found |= {ref.node.index for ref in node.refs}
+    return found
+
+
+def _per_position(value: Any) -> Any:
+    """Moments of pairs of positions, of which only equal ones are needed from here on."""
+    if isinstance(value, Data):
+        return dataclasses.replace(value, pairs=False)
+    if not value.pairs:
+        return value
+
+    def diagonal(x: Any) -> Any:
+        return None if x is None else x.diagonal(dim1=-2, dim2=-1)
+
+    changed = {name: diagonal(getattr(value, name)) for name in ("nngp", "gap", "tangent", "opposition")}
+    return value.replace(**changed, pairs=False, own=None)
 
 
 def _refuse_reuse(graph: Graph) -> None:
@@ -71,30 +102,86 @@ def _refuse_reuse(graph: Graph) -> None:
             first[name] = node
 
 
-def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> Moments:
+def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> Any:
     entry = find(node.target)
-    if entry is None:
-        raise NoRuleError(_without_rule(node), "no infinite-width rule", _remedy(node))
     try:
         if any(ref.part for ref in node.refs):
             raise Refused("uses a part of another node's output", "Use EmpiricalNTK")
         args, kwargs = tree_map(
             lambda leaf: values[leaf.node.index] if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
         )
+        inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
+        if not node.parameters and all(isinstance(value, Data) for value in inputs) and len(inputs) == 1:
+            return _of_data(node, args, kwargs)
+        if entry is None:
+            raise NoRuleError(_without_rule(node), "no infinite-width rule", _remedy(node))
         if node.kind == "module" and kwargs:
             args, kwargs = inspect.signature(node.target.forward).bind(*args, **kwargs).args, {}
-        error = 0.0
-        layer = node.target if node.kind == "module" else node
-        if isinstance(entry, Rule):
-            result = entry.function(layer, *args, init=law, **kwargs)
-        else:
-            result, error = _pointwise(entry, *_bind(entry, node, args, kwargs))
+        result, error = _ruled(entry, node, law, args, kwargs)
     except Refused as refused:
         raise NoRuleError(node.place, refused.cause, refused.remedy) from None
     if not isinstance(result, Moments):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
-    steps.append(_step(node, entry, law, error, any(isinstance(m, Moments) and m.is_input for m in args)))
+    steps.append(_step(node, entry, law, error, any(_is_input(value) for value in inputs)))
     return result
+
+
+def _is_input(value: Any) -> bool:
+    return isinstance(value, Data) or (isinstance(value, Moments) and value.is_input)
+
+
+def _ruled(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Moments, float]:
+    """The rule applied between the points and, where pairs of positions are kept, to each set of points with itself."""
+    result, error = _once(entry, node, law, args, kwargs)
+    if not isinstance(result, Moments):
+        return result, error
+    owners = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, (Data, Moments))]
+    if not any((isinstance(v, Data) and v.pairs and v.x2 is not None) or getattr(v, "own", None) for v in owners):
+        return result, error
+
+    def side(i: int) -> Moments:
+        def own(value: Any) -> Any:
+            if isinstance(value, Data):
+                return value.own(i)
+            return value.own[i] if isinstance(value, Moments) and value.own is not None else value
+
+        return _once(entry, node, law, *tree_map(own, (args, kwargs)))[0]
+
+    first, second = side(0), side(1)
+    result = result.replace(v1=first.v1, v2=second.v1, own=(first, second) if result.pairs else None)
+    nothing = torch.zeros_like(result.v1)
+    return result.replace(
+        nngp=with_variances(result.nngp, result.v1, result), gap=with_variances(result.gap, nothing, result)
+    ), error
+
+
+def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Any, float]:
+    if isinstance(entry, Rule):
+        return entry.function(node.target if node.kind == "module" else node, *args, init=law, **kwargs), 0.0
+    return _pointwise(entry, *_bind(entry, node, args, kwargs))
+
+
+def _of_data(node: Node, args: Any, kwargs: Any) -> Data:
+    """What the module does to the data before any random layer, done to them."""
+    (data,) = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Data)]
+    points = node.refs[0].node.shape
+    if node.target in RESHAPES and node.shape[:1] == points[:1]:
+        return data.map(lambda x: x.reshape(len(x), *node.shape[1:]))
+
+    def run(x: Tensor) -> Any:
+        def given(value: Any) -> Any:
+            if isinstance(value, Data):
+                return x.clone()
+            return value.value.to(x) if isinstance(value, Node) and value.value is not None else value
+
+        positional, keyword = tree_map(given, (args, kwargs))
+        try:
+            return node.target(*positional, **keyword)
+        except Exception as error:
+            cause = f"cannot be repeated for other points ({type(error).__name__}: {error})"
+            raise Refused(cause, "Apply it to the data before the model, or use EmpiricalNTK") from error
+
+    return data.map(run)
 
 
 def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dict[str, Any]]:
@@ -114,6 +201,8 @@ def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dic
             raise Refused(
                 f"is called with {', '.join(unknown) or 'more arguments'} than its rule knows", "Leave it out"
             )
+    if args and isinstance(args[0], Data):
+        args = (args[0].moments(len(args[0].shape) - 1), *args[1:])
     if not args or not isinstance(args[0], Moments):
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     if any(isinstance(value, (Node, Moments)) for value in settings.values()):
@@ -139,18 +228,16 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
     after = {"opposition": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
     zero = torch.zeros_like(m.v1)
     own1, own_derivative, _, error = expect(m.v1, m.v1, m.v1, zero, None)
-    if m.nngp.ndim == 1:
-        return m.replace(
-            nngp=own1, v1=own1, v2=own1, gap=torch.zeros_like(own1), tangent=m.tangent * own_derivative, **after
-        ), error
-    own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0]
+    if not m.between and not m.pairs:
+        return m.replace(nngp=own1, v1=own1, v2=own1, gap=zero, tangent=m.tangent * own_derivative, **after), error
+    own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0] if m.between else own1
     k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.opposition)
+    end = m.replace(v1=own1, v2=own2, **after)
     if gap is None:
-        gap = ((own1[:, None] + own2[None]) / 2 - k).clamp_min(0)
-    if m.gram:
-        k, gap = with_diagonal(k, own1), with_diagonal(gap, zero)
-        derivative = with_diagonal(derivative, own_derivative)
-    return m.replace(nngp=k, v1=own1, v2=own2, gap=gap, tangent=m.tangent * derivative, **after), error
+        gap = ((end.rows + end.columns) / 2 - k).clamp_min(0)
+    derivative = with_variances(derivative, own_derivative, m)
+    k, gap = with_variances(k, own1, m), with_variances(gap, zero, m)
+    return end.replace(nngp=k, gap=gap, tangent=m.tangent * derivative), error
 
 
 def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:

@@ -36,6 +36,7 @@ class Rule:
     function: Callable[..., Any]
     name: str
     source: str
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Dual:
 RULES: dict[Any, Rule | Dual] = {}
 
 
-def rule(*keys: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rule(*keys: Any, pairs: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers an infinite-width rule for module classes or torch functions.
 
     The function is called as `f(layer, *arguments, init=init, **keywords)`: layer is the module (or, for a torch
@@ -62,10 +63,11 @@ def rule(*keys: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     Args:
         keys: module classes (nn.Linear) or torch functions (F.linear).
+        pairs: whether it needs the moments between all pairs of positions of its input (pooling does).
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        entry = Rule(function, _title(function), _source(function))
+        entry = Rule(function, _title(function), _source(function), pairs)
         RULES.update(dict.fromkeys(keys, entry))
         return function
 

@@ -1,5 +1,5 @@
 """One file per family of layers; importing them registers them."""
 
-from . import arithmetic, identity, linear, shapes
+from . import arithmetic, convolution, identity, linear, normalization, pooling, shapes
 
-__all__ = ["arithmetic", "identity", "linear", "shapes"]
+__all__ = ["arithmetic", "convolution", "identity", "linear", "normalization", "pooling", "shapes"]

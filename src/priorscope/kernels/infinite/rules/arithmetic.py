@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..law import Law
-from ..moments import Moments, Refused
+from ..moments import Moments, Refused, times
 from ..registry import rule
 
 ADD = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, operator.add)
@@ -34,11 +34,13 @@ def difference_of_branches(call: Any, input: Any, other: Any, *, alpha: Any = 1,
 
 @rule(*MULTIPLY, Tensor.__imul__)
 def multiple(call: Any, input: Any, other: Any, *, init: Law) -> Moments:
-    """a·h: K ↦ a² K, Θ ↦ a² Θ, a a number. Source: bilinearity."""
+    """a·h: K ↦ a² K; of independent branches K_a K_b and Θ_a K_b + K_a Θ_b. Source: bilinearity."""
     if isinstance(other, Moments) and not isinstance(input, Moments):
         input, other = other, input
     if isinstance(other, Moments):
-        raise Refused("multiplies two values that depend on the input, which has no rule yet", "Use EmpiricalNTK")
+        return times(input, other)
+    if not isinstance(input, Moments):
+        raise Refused("multiplies by the data themselves, which has no rule", "Use EmpiricalNTK")
     return input.scaled(_number(other))
 
 
@@ -63,6 +65,33 @@ def negation(call: Any, input: Moments, *, init: Law) -> Moments:
 def copy(call: Any, input: Moments, *, init: Law, **layout: Any) -> Moments:
     """h itself."""
     return input
+
+
+@rule(torch.cat, torch.concat, torch.concatenate)
+def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moments:
+    """Coordinates side by side: means of K and Θ, weighed by the numbers of coordinates. Source: exact."""
+    parts = [_both(part, "joins") for part in tensors]
+    first = parts[0]
+    axis = dim % (len(first.shape) + 1) - 1
+    if axis < 0 or any(part.is_input for part in parts):
+        raise Refused("joins points, or the input itself", "Join the outputs of linear layers on their coordinates")
+    same = all(p.channel == axis and len(p.shape) == len(first.shape) and p.positions == first.positions for p in parts)
+    if not same or any(p.pairs != first.pairs for p in parts):
+        raise Refused("joins values along an axis that is not their coordinates'", "Join on the coordinates")
+    sizes = [part.shape[axis] for part in parts]
+    shares = [size / sum(sizes) for size in sizes]
+
+    def mean(name: str) -> Any:
+        return sum(share * getattr(part, name) for share, part in zip(shares, parts, strict=True))
+
+    return first.replace(
+        **{name: mean(name) for name in ("nngp", "gap", "tangent", "v1", "v2")},
+        **first.moved(first.positions, sum(sizes)),
+        opposition=None,
+        layers=frozenset().union(*(part.layers for part in parts)),
+        gaussian=False,
+        mean_zero=all(part.mean_zero for part in parts),
+    )
 
 
 def _both(value: Any, verb: str) -> Moments:

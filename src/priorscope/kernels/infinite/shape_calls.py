@@ -1,0 +1,9 @@
+"""Torch's functions that give each point another shape and keep its entries."""
+
+import torch
+from torch import Tensor
+
+RESHAPES = frozenset(
+    [torch.reshape, Tensor.reshape, Tensor.view, torch.flatten, Tensor.flatten, torch.ravel, Tensor.ravel]
+    + [torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, Tensor.unflatten, torch.unflatten]
+)

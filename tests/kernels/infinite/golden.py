@@ -45,21 +45,58 @@ ACTIVATIONS = {
 }
 
 
+class Joined(nn.Module):
+    """Two branches side by side, or one times the other."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, join: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.first, self.second, self.join = first, second, join
+
+    def forward(self, x):
+        return self.join(self.first(x), self.second(x))
+
+
 def build(case: dict) -> nn.Sequential:
-    return _layers(case["layers"], case["shape"][0], case["bias_variance"] > 0)[0]
+    return _layers(case["layers"], torch.zeros(1, *case["shape"]), case["bias_variance"] > 0)
 
 
-def _layers(specs: list, width: int, bias: bool) -> tuple[nn.Sequential, int]:
+def _layers(specs: list, x: Tensor, bias: bool) -> nn.Sequential:
+    """x: what enters, for its shape."""
     layers: list[nn.Module] = []
     for kind, *settings in specs:
-        if kind == "linear":
-            layers.append(nn.Linear(width, settings[0], bias=bias))
-            width = settings[0]
-        elif kind == "residual":
-            layers.append(Residual(_layers(settings[0], width, bias)[0]))
-        else:
-            layers.append(ACTIVATIONS[kind](*settings))
-    return nn.Sequential(*layers), width
+        layers.append(_layer(kind, settings, x, bias))
+        x = layers[-1].eval()(x)
+    return nn.Sequential(*layers)
+
+
+def _layer(kind: str, settings: list, x: Tensor, bias: bool) -> nn.Module:
+    channels, d = x.shape[1], x.ndim - 2
+    if kind == "linear":
+        return nn.Linear(channels, settings[0], bias=bias)
+    if kind == "conv":
+        out, kernel, stride, padding, _ = settings
+        pads = {"same": kernel // 2 if stride > 1 else "same", "valid": 0, "circular": kernel // 2}[padding]
+        mode = "circular" if padding == "circular" else "zeros"
+        make = {1: nn.Conv1d, 2: nn.Conv2d}[d]
+        return make(channels, out, kernel, stride, pads, bias=bias, padding_mode=mode)
+    if kind == "avgpool":
+        return {1: nn.AvgPool1d, 2: nn.AvgPool2d}[d](settings[0])
+    if kind == "sumpool":
+        window, size = settings[0], settings[0] ** d
+        pool = {1: nn.AvgPool1d, 2: nn.AvgPool2d}[d](window)
+        return nn.Sequential(pool, Pointwise(lambda h: h * size))
+    if kind == "gap":
+        return Pointwise(lambda h: h.mean(tuple(range(2, 2 + d))))
+    if kind == "flatten":
+        return nn.Flatten()
+    if kind == "layernorm":
+        return nn.LayerNorm(channels, eps=0.0, elementwise_affine=False)
+    if kind == "residual":
+        return Residual(_layers(settings[0], x, bias))
+    if kind in ("concat", "product"):
+        join = (lambda a, b: torch.cat([a, b], 1)) if kind == "concat" else torch.mul
+        return Joined(_layers(settings[0], x, bias), _layers(settings[1], x, bias), join)
+    return ACTIVATIONS[kind](*settings)
 
 
 def values(name: str) -> dict[str, Tensor]:

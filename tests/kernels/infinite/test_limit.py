@@ -281,8 +281,8 @@ REFUSED = {
     "a bare weight": (lambda m, x: F.linear(x, m.scale[None]), "a computed tensor as its weight"),
     "a changed weight": (lambda m, x: F.linear(x, m.c.weight * 2), "a computed tensor as its weight"),
     "two activations in a row": (lambda m, x: m.c(m.a(x).relu().tanh()), "not Gaussian"),
-    "an activation of the input": (lambda m, x: m.c(x.relu()), "the input itself"),
-    "a product": (lambda m, x: m.c(m.a(x) * m.b(x)), "multiplies two values"),
+    "a product with its own function": (lambda m, x: (lambda h: m.c(h * h.relu()))(m.a(x)), "correlated"),
+    "a product with the input": (lambda m, x: m.c(m.a(x) * x), "multiplies by the data"),
     "softmax": (lambda m, x: m.c(torch.softmax(m.a(x), -1)), "`torch.softmax` in the model"),
     "mixed points": (lambda m, x: m.c(m.a(x).reshape(3, -1).T), "mixes the axis of the points"),
     "detach": (lambda m, x: m.c(m.a(x).detach()), "detach"),
@@ -313,15 +313,15 @@ def test_a_non_gaussian_sum_is_not_activated():
 
 
 def test_unknown_layers_raise_at_construction_with_an_example():
-    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).eval()
+    model = nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(2, 8), nn.Linear(8, 1)).eval()
     with pytest.warns(PriorscopeWarning, match="no law"):
         INIT.apply_(model, seed=0)
     standard = Initialization(2.0, 0.1)
-    with pytest.raises(NoRuleError, match=r"`1` is nn\.BatchNorm1d: no infinite-width rule\. Register one"):
+    with pytest.raises(NoRuleError, match=r"`1` \(nn\.GroupNorm\): normalises several groups"):
         infinite_width(model, standard, example=torch.randn(2, 3))
-    image = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 1))
+    image = nn.Sequential(nn.Conv2d(1, 4, 1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 1))
     with pytest.raises(
-        NoRuleError, match=r"`0` is nn\.MaxPool2d: no infinite-width rule\. Use nn\.AvgPool2d, register"
+        NoRuleError, match=r"`1` is nn\.MaxPool2d: no infinite-width rule\. Use nn\.AvgPool2d, register"
     ):
         limit_of(image, example=torch.randn(2, 1, 4, 4))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,8 +41,8 @@ class Moments:
     """
 
     nngp: Float[Tensor, "*pairs"]
-    v1: Float[Tensor, " n1"]
-    v2: Float[Tensor, " n2"]
+    v1: Float[Tensor, "n1 *positions"]
+    v2: Float[Tensor, "n2 *positions"]
     gap: Float[Tensor, "*pairs"]
     tangent: Float[Tensor, "*pairs"]
     shape: tuple[int, ...]
@@ -73,14 +74,22 @@ class Moments:
     @property
     def rows(self) -> Tensor:
         """v1, to broadcast against nngp."""
-        v = self.v1[..., None] if self.pairs else self.v1
-        return v[:, None] if self.between else v
+        return self.along_rows(self.v1)
 
     @property
     def columns(self) -> Tensor:
         """v2, to broadcast against nngp."""
-        v = self.v2[..., None, :] if self.pairs else self.v2
-        return v[None] if self.between else v
+        return self.along_columns(self.v2)
+
+    def along_rows(self, values: Tensor) -> Tensor:
+        """Values like v1, to broadcast against nngp."""
+        values = values[..., None] if self.pairs else values
+        return values[:, None] if self.between else values
+
+    def along_columns(self, values: Tensor) -> Tensor:
+        """Values like v2, to broadcast against nngp."""
+        values = values[..., None, :] if self.pairs else values
+        return values[None] if self.between else values
 
     def replace(self, **changes: Any) -> "Moments":
         return dataclasses.replace(self, **changes)
@@ -172,6 +181,30 @@ def times(a: Moments, b: Moments) -> Moments:
         gaussian=False,
         mean_zero=a.mean_zero or b.mean_zero,
     )
+
+
+def with_outside(m: Moments) -> Moments:
+    """The same moments with one more position, the last, at which every value is 0: what padding adds."""
+
+    def padded(values: Tensor, axes: int) -> Tensor:
+        return F.pad(values, (0, 1) * axes)
+
+    axes = 2 if m.pairs else 1
+    after = m.replace(
+        nngp=padded(m.nngp, axes),
+        tangent=padded(m.tangent, axes),
+        v1=padded(m.v1, 1),
+        v2=padded(m.v2, 1),
+        gap=padded(m.gap, axes),
+        opposition=None if m.opposition is None else padded(m.opposition, axes),
+    )
+    if not m.pairs:
+        return after
+    # Between 0 and a value the gap is half of the value's variance.
+    size = m.v1.shape[-1]
+    outside = torch.arange(size + 1, device=m.v1.device) == size
+    either = outside[:, None] | outside[None]
+    return after.replace(gap=torch.where(either, (after.rows + after.columns) / 2, after.gap))
 
 
 def root(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

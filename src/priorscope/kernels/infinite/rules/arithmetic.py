@@ -10,6 +10,7 @@ from torch import Tensor
 from ..law import Law
 from ..moments import Moments, Refused, times
 from ..registry import rule
+from ..start import Data
 
 ADD = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, operator.add)
 SUBTRACT = (torch.sub, torch.subtract, Tensor.sub, Tensor.sub_, Tensor.subtract, Tensor.__sub__, Tensor.__isub__)
@@ -39,7 +40,7 @@ def multiple(call: Any, input: Any, other: Any, *, init: Law) -> Moments:
         input, other = other, input
     if isinstance(other, Moments):
         return times(input, other)
-    if not isinstance(input, Moments):
+    if isinstance(other, Data):
         raise Refused("multiplies by the data themselves, which has no rule", "Use EmpiricalNTK")
     return input.scaled(_number(other))
 
@@ -95,6 +96,12 @@ def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moment
 
 
 def _both(value: Any, verb: str) -> Moments:
+    if isinstance(value, Data):
+        raise Refused(
+            f"{verb} the input itself, whose coordinates are not random and whose width does not grow, so that the "
+            "sum has no infinite-width limit",
+            "Send the input through a linear layer first, or use EmpiricalNTK",
+        )
     if not isinstance(value, Moments):
         what = f"`{value.target}`" if getattr(value, "kind", "") == "parameter" else "a constant"
         raise Refused(

@@ -1,5 +1,6 @@
 """Convolutions: Conv1d, 2d and 3d, with stride, dilation, every padding, all channels together or each alone."""
 
+import functools
 from math import prod
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ....network.initialization import fan_in
 from ..law import Law
-from ..moments import Moments, Refused
+from ..moments import Moments, Refused, with_outside
 from ..registry import rule
 from ..start import Data
 from .coordinates import coordinates, dense
@@ -45,7 +46,8 @@ def convolution_function(
     init: Law,
 ) -> Moments:
     """As the layer, by the law of the layers that weight and bias belong to. Source: as the layer."""
-    d, layer = FUNCTIONS[call.target], init.layer_of(weight, "weight")
+    d = FUNCTIONS[call.target]
+    layer: Any = init.layer_of(weight, "weight")
     kernel, dilations = tuple(layer.weight.shape[2:]), _tuple(dilation, d)
     if padding == "same":
         total = [m * (k - 1) for m, k in zip(dilations, kernel, strict=True)]
@@ -91,11 +93,10 @@ def _summed(m: Moments, index: Tensor) -> Moments:
     """The mean over kernel offsets of moments at shifted positions; outside of the image they are 0."""
 
     def mean(values: Tensor, axes: int) -> Tensor:
-        padded = F.pad(values, (0, 1) * axes)  # the entry for what lies outside
-        if axes == 1:
-            return sum(padded[..., shift] for shift in index.unbind()) / len(index)  # type: ignore[return-value]
-        return sum(padded[..., shift[:, None], shift[None]] for shift in index.unbind()) / len(index)  # type: ignore
+        shifted = (values[..., at] if axes == 1 else values[..., at[:, None], at[None]] for at in index)
+        return functools.reduce(torch.add, shifted) / len(index)
 
+    m = with_outside(m)
     axes = 2 if m.pairs else 1
     index = index.to(m.nngp.device)
     return m.replace(

@@ -80,20 +80,20 @@ def _normalized(m: Moments, axes: str, eps: float) -> Moments:
         v = v.mean(-1, keepdim=True).expand_as(v) if axes == "all" and v.ndim > 1 else v
         return (v + eps).sqrt()
 
-    s = m.replace(v1=size(m.v1), v2=size(m.v2))
-    product = s.rows * s.columns
+    s1, s2 = size(m.v1), size(m.v2)
+    rows, columns = m.along_rows(s1), m.along_columns(s2)
+    product = rows * columns
     safe = torch.where(product > 0, product, 1.0)
     # (v1 q1² + v2 q2²)/2 − K q1 q2 = q1 q2 (gap + (v1 − v2 s1/s2)(s2/s1 − 1)/2), where s2 − s1 is small itself.
-    ratio = s.rows / torch.where(s.columns > 0, s.columns, 1.0)
-    apart = (s.columns - s.rows) / torch.where(s.rows > 0, s.rows, 1.0)
+    ratio = rows / torch.where(columns > 0, columns, 1.0)
+    apart = (columns - rows) / torch.where(rows > 0, rows, 1.0)
     gap = (m.gap + (m.rows - m.columns * ratio) * apart / 2).clamp_min(0) / safe
-    one = torch.ones_like(m.v1)
     return m.replace(
         nngp=m.nngp / safe,
         gap=gap,
         tangent=m.tangent / safe,
-        v1=m.v1 / torch.where(s.v1 > 0, s.v1, one).square(),
-        v2=m.v2 / torch.where(s.v2 > 0, s.v2, torch.ones_like(m.v2)).square(),
+        v1=m.v1 / torch.where(s1 > 0, s1, 1.0).square(),
+        v2=m.v2 / torch.where(s2 > 0, s2, 1.0).square(),
         opposition=None if m.opposition is None or axes == "all" or eps > 0 else m.opposition / safe,
     )
 

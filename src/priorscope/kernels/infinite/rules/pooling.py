@@ -106,13 +106,12 @@ def mapped(m: Moments, matrix: Tensor) -> Moments:
         return both(values).diagonal(dim1=-2, dim2=-1)
 
     weight = matrix.sum(1)
+    mean1, mean2 = m.along_rows(m.v1 @ matrix.T), m.along_columns(m.v2 @ matrix.T)
+    inner1, inner2 = m.along_rows(equal(first.gap)), m.along_columns(equal(second.gap))
+    unequal = (weight[:, None] - weight[None]) * (mean1 - mean2) / 2
+    gap = (both(m.gap) - (inner1 + inner2) / 2 + unequal).clamp_min(0)
     v1, v2 = equal(first.nngp), equal(second.nngp)
-    after = m.replace(nngp=both(m.nngp), tangent=both(m.tangent), v1=v1, v2=v2, opposition=None)
-    means = after.replace(v1=m.v1 @ matrix.T, v2=m.v2 @ matrix.T)
-    inner = after.replace(v1=equal(first.gap), v2=equal(second.gap))
-    unequal = (weight[:, None] - weight[None]) * (means.rows - means.columns) / 2
-    gap = both(m.gap) - (inner.rows + inner.columns) / 2 + unequal
-    return after.replace(gap=gap.clamp_min(0))
+    return m.replace(nngp=both(m.nngp), tangent=both(m.tangent), v1=v1, v2=v2, gap=gap, opposition=None)
 
 
 def with_positions_of_shape(m: Moments) -> Moments:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..law import Law
-from ..moments import Moments, Refused
+from ..moments import Moments, Refused, with_outside
 from ..registry import rule
 from ..shape_calls import RESHAPES
 from .pooling import with_positions_of_shape
@@ -82,6 +82,8 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
         raise MIXES
     if place.ndim == 1 and place.numel() == size * coordinates and len(m.shape) > 1:
         return _flat(m, tuple(place.shape))
+    if place.ndim == 0:
+        return m.replace(shape=(), channel=0)
     axes = [a for a in range(place.ndim) if _along(channel, place, a)]
     if len(m.shape) == 1 and place.ndim == 1:
         axes = [0]
@@ -109,28 +111,22 @@ def _chosen(m: Moments, index: Tensor) -> Moments:
     """Moments at the chosen positions; at −1 they are 0."""
     if m.v1.ndim == 1:
         return m
-    pairs = m.pairs
+    m = with_outside(m)
 
     def at(values: Any, axes: int) -> Any:
         if values is None:
             return None
-        padded = F.pad(values, (0, 1) * axes)
-        return padded[..., index] if axes == 1 else padded[..., index[:, None], index[None]]
+        return values[..., index] if axes == 1 else values[..., index[:, None], index[None]]
 
-    axes = 2 if pairs else 1
-    after = m.replace(
+    axes = 2 if m.pairs else 1
+    return m.replace(
         nngp=at(m.nngp, axes),
         gap=at(m.gap, axes),
         tangent=at(m.tangent, axes),
+        opposition=at(m.opposition, axes),
         v1=at(m.v1, 1),
         v2=at(m.v2, 1),
-        opposition=None if bool((index < 0).any()) else at(m.opposition, axes),
     )
-    if bool((index < 0).any()) and pairs:
-        # Between a zero and a value the gap is half of the value's variance.
-        outside = (index < 0)[:, None] | (index < 0)[None]
-        after = after.replace(gap=torch.where(outside, (after.rows + after.columns) / 2, after.gap))
-    return after
 
 
 def _flat(m: Moments, shape: tuple[int, ...]) -> Moments:

@@ -266,6 +266,8 @@ def _patches(x: Tensor, c: Convolution, channels: int) -> Float[Tensor, "m g R p
     d, points = len(c.kernel), len(x)
     x = x.reshape(points, -1, *x.shape[channels:])  # (m, inner, channels, *space)
     inner = x.shape[1]
+    if d == 2 and not x.is_complex() and max(c.kernel) > 1:
+        return _unfolded(x.flatten(0, 1), c, points)
     if any(any(pair) for pair in c.padding):
         x = functional.pad(x, [p for pair in reversed(c.padding) for p in pair])
     for i in range(d):
@@ -276,3 +278,14 @@ def _patches(x: Tensor, c: Convolution, channels: int) -> Float[Tensor, "m g R p
     positions, kernel = range(4, 4 + d), range(4 + d, 4 + 2 * d)
     x = x.permute(0, 2, 1, *positions, 3, *kernel)
     return x.reshape(points, c.groups, inner * prod(x.shape[3 : 3 + d]), -1)
+
+
+def _unfolded(x: Tensor, c: Convolution, points: int) -> Float[Tensor, "m g R p"]:
+    """The same for pictures, by torch's own and faster function."""
+    even = all(before == after for before, after in c.padding)
+    if not even:
+        x = functional.pad(x, [p for pair in reversed(c.padding) for p in pair])
+    padding = tuple(before for before, _ in c.padding) if even else 0
+    columns = functional.unfold(x, c.kernel, c.dilation, padding, c.stride)  # (m inner, channels · kernel, positions)
+    columns = columns.view(points, -1, c.groups, columns.shape[1] // c.groups, columns.shape[2])
+    return columns.permute(0, 2, 1, 4, 3).flatten(2, 3)

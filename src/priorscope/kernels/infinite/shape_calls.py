@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 RESHAPES = frozenset(
-    [torch.reshape, Tensor.reshape, Tensor.view, torch.flatten, Tensor.flatten, torch.ravel, Tensor.ravel]
-    + [torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, Tensor.unflatten, torch.unflatten]
+    (
+        *(torch.reshape, Tensor.reshape, Tensor.view, torch.flatten, Tensor.flatten, torch.ravel, Tensor.ravel),
+        *(torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.unflatten, Tensor.unflatten),
+    )
 )

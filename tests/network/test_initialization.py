@@ -6,7 +6,8 @@ from torch import nn
 
 from priorscope import Initialization
 from priorscope.errors import PriorscopeWarning, RatesError
-from priorscope.network.initialization import fan_in, resolve_rates
+from priorscope.network.initialization import resolve_rates
+from priorscope.network.weights import fan_in
 from tests.cases import Tied, mlp
 
 

@@ -7,7 +7,7 @@ c = σ_w²/fan_in for weights and σ_b² for biases is the textbook NTK paramete
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -15,12 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PriorscopeWarning, RatesError
+from .weights import fan_in, layers_with_a_law, random_entries, torch_default
 
 Parameterization = Literal["standard", "ntk"]
 Rates = Mapping[str, float]
-
-LAYERS_WITH_A_LAW = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
 
 class Variances(NamedTuple):
     """σ_w² and σ_b² of one layer: W ~ N(0, σ_w²/fan_in), b ~ N(0, σ_b²); σ_b² is 0 without a bias."""
@@ -32,20 +30,6 @@ class Variances(NamedTuple):
 def number(variance: Any) -> float:
     """The value of a variance that may be a tensor under autograd."""
     return float(variance.detach() if isinstance(variance, Tensor) else variance)
-
-
-def fan_in(layer: nn.Module) -> int:
-    """The number of inputs that one output of a linear or convolutional layer sums over."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight[0].numel()
-
-
-def layers_with_a_law(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(path, layer) for each layer whose weights have a law, once each, in order."""
-    for path, module in model.named_modules():
-        if isinstance(module, LAYERS_WITH_A_LAW):
-            yield path, module
 
 
 @dataclass(frozen=True)
@@ -77,9 +61,9 @@ class Initialization:
 
     @classmethod
     def torch_default(cls, parameterization: Parameterization = "standard") -> "Initialization":
-        """PyTorch's own variances of Linear and Conv layers: σ_w² = 1/3, σ_b² = 1/(3·fan_in).
+        """PyTorch's own variances: of Linear and Conv layers σ_w² = 1/3, σ_b² = 1/(3·fan_in); each layer has its own.
 
-        PyTorch draws uniformly with these variances; `apply_` draws Gaussians.
+        PyTorch draws most layers uniformly with these variances; `apply_` draws Gaussians.
         """
         return cls(1 / 3, 1 / 3, parameterization, bias_over_fan_in=True)
 
@@ -91,25 +75,26 @@ class Initialization:
             return 0.0 if values is None else float(values.detach().double().square().mean())
 
         by_layer = {
-            id(layer): Variances(fan_in(layer) * second_moment(layer.weight), second_moment(layer.bias))
+            id(layer.weight): Variances(
+                fan_in(layer) * second_moment(random_entries(layer)), second_moment(getattr(layer, "bias", None))
+            )
             for _, layer in layers_with_a_law(model)
         }
         return cls(1.0, 0.0, parameterization, by_layer=by_layer)
 
-    def variances(self, layer: nn.Module) -> Variances:
+    def variances(self, layer: Any) -> Variances:
         """σ_w² and σ_b² of one layer of the model."""
         if self.by_layer is not None:
-            if id(layer) not in self.by_layer:
+            if id(layer.weight) not in self.by_layer:
                 raise RatesError(
-                    f"this nn.{type(layer).__name__}",
+                    f"this nn.{type(getattr(layer, 'module', layer)).__name__}",
                     "is not of the measured model",
                     "Measure the model itself",
                 )
-            return self.by_layer[id(layer)]
-        if getattr(layer, "bias", None) is None:
-            return Variances(self.weight_variance, 0.0)
-        scale = fan_in(layer) if self.bias_over_fan_in else 1
-        return Variances(self.weight_variance, self.bias_variance / scale)
+            return self.by_layer[id(layer.weight)]
+        of_weight, of_bias = torch_default(layer) if self.bias_over_fan_in else (1.0, 1.0)
+        has_bias = getattr(layer, "bias", None) is not None
+        return Variances(self.weight_variance * of_weight, self.bias_variance * of_bias if has_bias else 0.0)
 
     @torch.no_grad()
     def apply_(self, model: nn.Module, seed: int = 0) -> nn.Module:
@@ -126,10 +111,12 @@ class Initialization:
         drawn: set[int] = set()
         for _, layer in layers_with_a_law(model):
             w, b = self.variances(layer)
-            for parameter, variance in ((layer.weight, w / fan_in(layer)), (layer.bias, b)):
+            for parameter, variance in ((layer.weight, w / fan_in(layer)), (getattr(layer, "bias", None), b)):
                 if isinstance(parameter, nn.Parameter) and id(parameter) not in drawn:
                     drawn.add(id(parameter))
                     draw(parameter, variance)
+            if getattr(layer, "padding_idx", None) is not None:
+                layer.weight[layer.padding_idx] = 0.0
         lawless = [name for name, parameter in model.named_parameters() if id(parameter) not in drawn]
         if lawless:
             warnings.warn(f"no law is known for {_listed(lawless)}: left as they are.", PriorscopeWarning, stacklevel=3)
@@ -149,7 +136,7 @@ class Initialization:
         for _, layer in layers_with_a_law(model):
             w, b = self.variances(layer)
             lawful.setdefault(id(layer.weight), w / fan_in(layer))
-            if layer.bias is not None:
+            if getattr(layer, "bias", None) is not None:
                 lawful.setdefault(id(layer.bias), b)
         result: dict[str, float] = {}
         missing = []

@@ -1,11 +1,12 @@
 """Whether a model's weights are what an Initialization says: their variances, and the shape of their law."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from ...network.initialization import Initialization, fan_in, layers_with_a_law, number
+from ...network.initialization import Initialization, number
+from ...network.weights import fan_in, layers_with_a_law, random_entries
 
 STANDARD_ERRORS = 5.0
 SMALL_FAN_IN = 16
@@ -31,11 +32,13 @@ def mismatches(model: nn.Module, init: Initialization) -> list[Mismatch]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for _, layer in layers_with_a_law(model):
         w, b = init.variances(layer)
-        for parameter, variance in ((layer.weight, number(w) / fan_in(layer)), (layer.bias, number(b))):
+        bias = getattr(layer, "bias", None)
+        for parameter, variance in ((layer.weight, number(w) / fan_in(layer)), (bias, number(b))):
             if not isinstance(parameter, nn.Parameter) or parameter.is_meta or not parameter.numel():
                 continue
-            moment = float(parameter.detach().double().square().mean())
-            z = _standard_errors(moment, variance, parameter.numel())
+            entries = random_entries(layer) if parameter is layer.weight else parameter
+            moment = float(entries.detach().double().square().mean())
+            z = _standard_errors(moment, variance, entries.numel())
             if abs(z) > STANDARD_ERRORS:
                 found.append(Mismatch(names[id(parameter)], variance, moment, z))
     return found
@@ -48,11 +51,11 @@ def _standard_errors(moment: float, variance: float, count: int) -> float:
     return ((moment / variance) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
 
 
-def is_uniform(layer: nn.Module, init: Initialization) -> bool:
+def is_uniform(layer: Any, init: Initialization) -> bool:
     """Whether a layer's weights all stay within ±√3 of their standard deviation, where Gaussians would not."""
     w, b = init.variances(layer)
     count = 0
-    for parameter, variance in ((layer.weight, number(w) / fan_in(layer)), (layer.bias, number(b))):
+    for parameter, variance in ((layer.weight, number(w) / fan_in(layer)), (getattr(layer, "bias", None), number(b))):
         if not isinstance(parameter, nn.Parameter) or parameter.is_meta or variance == 0:
             continue
         if float(parameter.detach().abs().max()) > math.sqrt(3 * variance) * (1 + 1e-6):

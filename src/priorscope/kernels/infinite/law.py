@@ -4,14 +4,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ...network.initialization import (
-    Initialization,
-    Variances,
-    fan_in,
-    layers_with_a_law,
-    resolve_rates,
-)
+from ...network.initialization import Initialization, Variances, resolve_rates
 from ...network.watching import Node
+from ...network.weights import fan_in, layers_with_a_law
 from .moments import Refused
 
 
@@ -35,21 +30,21 @@ class Law:
         self._source = rates if isinstance(rates, Initialization) and rates.parameterization == "ntk" else None
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-        self._owners: dict[int, nn.Module] = {}
+        self._owners: dict[int, Any] = {}
         for _, layer in layers_with_a_law(model):
-            for parameter in (layer.weight, layer.bias):
+            for parameter in (layer.weight, getattr(layer, "bias", None)):
                 if isinstance(parameter, nn.Parameter):
                     self._owners.setdefault(id(parameter), layer)
 
-    def name(self, layer: nn.Module) -> str:
+    def name(self, layer: Any) -> str:
         """The name of a layer's weight."""
         return self._names[id(layer.weight)]
 
-    def variances(self, layer: nn.Module) -> Variances:
+    def variances(self, layer: Any) -> Variances:
         """σ_w², σ_b² of a layer."""
         return Variances(*map(_scalar, self.init.variances(layer)))
 
-    def rates_of(self, layer: nn.Module) -> LayerRates:
+    def rates_of(self, layer: Any) -> LayerRates:
         """c of a layer's weights and bias."""
         return LayerRates(self._rate(layer, layer.weight), self._rate(layer, getattr(layer, "bias", None)))
 
@@ -63,15 +58,15 @@ class Law:
         laws = [self.init] if self._source is None else [self.init, self._source]
         return [value for law in laws for value in (law.weight_variance, law.bias_variance)]
 
-    def owner(self, parameter: Any) -> nn.Module | None:
+    def owner(self, parameter: Any) -> Any:
         """The layer that a parameter belongs to; None for one without a law."""
         return self._owners.get(id(parameter))
 
-    def has(self, layer: nn.Module) -> bool:
+    def has(self, layer: Any) -> bool:
         """Whether the layer has a law."""
         return id(getattr(layer, "weight", None)) in self._owners
 
-    def layer_of(self, parameter: Any, role: str) -> nn.Module:
+    def layer_of(self, parameter: Any, role: str) -> Any:
         """The layer whose `weight` or `bias` a watched value is; Refused where it is not exactly that."""
         value = parameter.value if isinstance(parameter, Node) and parameter.kind == "parameter" else None
         layer = self._owners.get(id(value))
@@ -83,7 +78,7 @@ class Law:
             )
         return layer
 
-    def _rate(self, layer: nn.Module, parameter: Any) -> Any:
+    def _rate(self, layer: Any, parameter: Any) -> Any:
         if parameter is None:
             return 0.0
         name = self._names[id(parameter)]

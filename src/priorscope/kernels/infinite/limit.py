@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ...data.inputs import Inputs, check_inputs
 from ...errors import DataError, PriorscopeWarning
 from ...network.function import cast, check_module
-from ...network.initialization import Initialization, fan_in
+from ...network.initialization import Initialization
 from ...network.watching import Graph, Ref, watch
+from ...network.weights import fan_in
 from ..kernel import Kernel, Origin
 from ..pair import KernelMatrices, KernelPair
 from .check import SMALL_FAN_IN, is_uniform, mismatches

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....network.initialization import fan_in
+from ....network.weights import fan_in
 from ..law import Law
 from ..moments import Moments, Refused, with_outside
 from ..registry import rule

@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from ....network.initialization import fan_in
+from ....network.weights import fan_in
 from ..law import Law
 from ..moments import Moments
 from ..registry import rule

@@ -82,6 +82,22 @@ class Node:
     def refs(self) -> list[Ref]:
         return [ref for ref in tree_flatten((self.args, self.kwargs))[0] if isinstance(ref, Ref)]
 
+    def evaluated(self) -> Tensor:
+        """The value of a node that does not depend on the input."""
+        if self.value is not None:
+            return self.value
+
+        def one(leaf: Any) -> Any:
+            if not isinstance(leaf, Ref):
+                return leaf
+            value: Any = leaf.node.evaluated()
+            for part in leaf.part:
+                value = value[part]
+            return value
+
+        args, kwargs = tree_map(one, (self.args, self.kwargs))
+        return self.target(*args, **kwargs)
+
     @property
     def operation(self) -> str:
         """What was called, as users write it: `nn.Linear`, `F.relu`, `torch.Tensor.add`."""

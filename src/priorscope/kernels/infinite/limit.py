@@ -2,14 +2,16 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
 
-from ...data.inputs import Inputs, check_inputs
-from ...errors import DataError, PriorscopeWarning
+from ...data.inputs import Inputs, check_inputs, count, leaves, take
+from ...errors import DataError, ModelError, PriorscopeWarning
 from ...network.function import cast, check_module
 from ...network.initialization import Initialization
 from ...network.watching import Graph, Ref, watch
@@ -22,7 +24,7 @@ from .law import Law
 from .moments import Moments
 from .propagate import Step, propagate
 from .registry import is_leaf
-from .start import Data
+from .start import Data, data_of
 
 WATCHED_POINTS = 13
 """An odd number of points, so that a reshape that mixes points with features shows."""
@@ -35,6 +37,7 @@ def infinite_width(
     init: Initialization | None = None,
     rates: Any = None,
     example: Inputs | None = None,
+    readout: Callable[[Any], Any] | None = None,
 ) -> KernelPair:
     """The kernels that a module's outputs have at initialisation (NNGP) and learn by (NTK) as its widths grow.
 
@@ -47,6 +50,7 @@ def infinite_width(
         init: the law of the weights; None: `Initialization.torch_default()`.
         rates: {parameter name: c}, an Initialization or a limit; None: those of `init`.
         example: a few inputs, (n, *shape): nodes without a rule then raise here, not at the first call.
+        readout: chooses one tensor of what the model returns, where that is a tuple or a dictionary.
 
     Returns:
         A pair: `.nngp` and `.ntk`, kernels of inputs (n, *shape); called, both matrices in one pass; `.explain()`.
@@ -72,7 +76,7 @@ def infinite_width(
     True
     """
     init = Initialization.torch_default() if init is None else init
-    limit = Limit(check_module(model), init, rates)
+    limit = Limit(check_module(model), init, rates, readout)
     wrong = mismatches(model, init)
     if wrong:
         worst = max(wrong, key=lambda one: abs(one.standard_errors))
@@ -85,15 +89,15 @@ def infinite_width(
         )
     pair = KernelPair(LimitKernel(limit, "nngp"), LimitKernel(limit, "ntk"), limit)
     if example is not None:
-        limit.both(_points(check_inputs(example, "example"))[:WATCHED_POINTS], None)
+        limit.both(take(_points(check_inputs(example, "example")), slice(WATCHED_POINTS)), None)
     return pair
 
 
 class Limit:
     """Both kernels of one module; watches a run at the first call of each input shape."""
 
-    def __init__(self, model: nn.Module, init: Initialization, rates: Any = None):
-        self.model, self.law = model, Law(model, init, rates)
+    def __init__(self, model: nn.Module, init: Initialization, rates: Any = None, readout: Any = None):
+        self.model, self.law, self.readout = model, Law(model, init, rates), readout
         self._graphs: dict[Any, Graph] = {}
         self._steps: tuple[Step, ...] = ()
         self._warned = False
@@ -105,28 +109,31 @@ class Limit:
         b = a if x2 is None else _points(x2)
         graph = self._watched(a)
         if self._differentiable(a, b):
-            return _between(self._through(graph, Data(a, b, gram)), gram)
-        nngp, ntk = (torch.empty(len(a), len(b), dtype=a.dtype, device=a.device) for _ in range(2))
+            return _between(self._through(graph, data_of(leaves(a), leaves(b), gram)), gram)
+        n, m = count(a), count(b)
+        wholes: list[Tensor] = []
         steps: tuple[Step, ...] = ()
         with torch.no_grad():
-            rows = max(1, ENTRIES_AT_ONCE // len(b))
-            for start in range(0, len(a), rows):
-                end, left = min(start + rows, len(a)), start if gram else 0
-                block = _between(self._through(graph, Data(a[start:end], b[left:], gram)), gram)
+            rows = max(1, ENTRIES_AT_ONCE // m)
+            for start in range(0, n, rows):
+                end, left = min(start + rows, n), start if gram else 0
+                data = data_of(leaves(take(a, slice(start, end))), leaves(take(b, slice(left, None))), gram)
+                block = _between(self._through(graph, data), gram)
                 steps = _worst(steps, self._steps)
-                for whole, part in zip((nngp, ntk), block, strict=True):
+                wholes = wholes or [part.new_empty(n, m) for part in block]
+                for whole, part in zip(wholes, block, strict=True):
                     whole[start:end, left:] = part
                     if gram:
                         whole[left:, start:end] = part.T
         self._steps = steps
-        return KernelMatrices(nngp, ntk)
+        return KernelMatrices(*wholes)
 
     def diagonals(self, x: Inputs) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """NNGP and NTK of each point with itself."""
         points = _points(x)
         graph = self._watched(points)
         with torch.set_grad_enabled(self._differentiable(points, points)):
-            end = self._through(graph, Data(points, None))
+            end = self._through(graph, data_of(leaves(points), None))
         return end.nngp, end.tangent
 
     def outputs(self, x: Inputs) -> int | None:
@@ -141,7 +148,7 @@ class Limit:
             raise DataError("this limit", "was not called yet", "Call it first, or give infinite_width an example=")
         return Explanation(self._steps)
 
-    def _through(self, graph: Graph, start: Data) -> Moments:
+    def _through(self, graph: Graph, start: list[Data]) -> Moments:
         end, steps = propagate(graph, self.law, start)
         self._steps = tuple(steps)
         if not self._warned:
@@ -149,16 +156,19 @@ class Limit:
             self._warn_of_uniform_readers()
         return end
 
-    def _watched(self, x: Tensor) -> Graph:
+    def _watched(self, x: Inputs) -> Graph:
         training = tuple(module.training for module in self.model.modules())
-        key = (tuple(x.shape[1:]), training, tuple(map(id, self.model.parameters())))
+        shapes = tuple((leaf.dtype, *leaf.shape[1:]) for leaf in leaves(x))
+        key = (shapes, training, tuple(map(id, self.model.parameters())))
         if key not in self._graphs:
-            example = x.detach()[torch.arange(WATCHED_POINTS, device=x.device) % len(x)]
-            self._graphs[key] = watch(self.model, cast(example, self.model.parameters()), is_leaf)
+            repeated = torch.arange(WATCHED_POINTS) % count(x)
+            example = tree_map(lambda leaf: leaf.detach()[repeated.to(leaf.device)], x)
+            graph = watch(self.model, cast(example, self.model.parameters()), is_leaf)
+            self._graphs[key] = graph if self.readout is None else _read_out(graph, self.readout)
         return self._graphs[key]
 
-    def _differentiable(self, *inputs: Tensor) -> bool:
-        involved = (*inputs, *self.law.given_variances)
+    def _differentiable(self, *inputs: Inputs) -> bool:
+        involved = (*leaves(inputs), *self.law.given_variances)
         return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in involved)
 
     def _warn_of_uniform_readers(self) -> None:
@@ -197,11 +207,30 @@ class LimitKernel(Kernel):
         return self.limit.explain()
 
 
-def _points(x: Inputs) -> Tensor:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-        what = f"a tensor of {x.dtype} with {x.ndim} axes" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise DataError("x", f"is {what}", "Infinite-width kernels take one floating tensor (n, features)")
+def _points(x: Inputs) -> Inputs:
+    parts = tree_flatten(x)[0]
+    for part in parts:
+        if not isinstance(part, Tensor) or part.is_complex() or part.dtype == torch.bool or part.ndim < 1:
+            what = f"a tensor of {part.dtype}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+            raise DataError("x", f"holds {what}", "Infinite-width kernels take tensors of numbers (n, ...)")
+        if part.is_floating_point() and part.ndim < 2:
+            raise DataError("x", f"is a tensor of {part.dtype} with one axis", "Give (n, features)")
+    if not parts or len({len(part) for part in parts}) != 1:
+        raise DataError("x", "has inputs of different numbers of points, or none", "Give them a common first axis")
     return x
+
+
+def _read_out(graph: Graph, readout: Callable[[Any], Any]) -> Graph:
+    """The graph with the chosen one of its outputs."""
+    try:
+        chosen = readout(graph.output)
+    except Exception as error:
+        raise ModelError(
+            "readout",
+            f"does more than choose one of the model's outputs ({type(error).__name__}: {error})",
+            "Choose: readout=lambda out: out[0]; compute inside the model",
+        ) from error
+    return Graph(graph.nodes, chosen)
 
 
 def _between(end: Moments, gram: bool) -> KernelMatrices:

@@ -16,6 +16,7 @@ from ...network.watching import Graph, Node, Ref
 from .law import Law
 from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
+from .scores import Scores
 from .shape_calls import RESHAPES
 from .start import Data
 
@@ -35,8 +36,8 @@ class Step:
     reads_input: bool
 
 
-def propagate(graph: Graph, law: Law, start: Data) -> tuple[Moments, list[Step]]:
-    """The moments of the graph's output, and what was done on the way.
+def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[Step]]:
+    """The moments of the graph's output, and what was done on the way; `start`: the model's inputs, in their order.
 
     Moments are of all pairs of positions as far as a node downstream needs them, and per position elsewhere.
 
@@ -47,16 +48,22 @@ def propagate(graph: Graph, law: Law, start: Data) -> tuple[Moments, list[Step]]
     values: dict[int, Any] = {}
     steps: list[Step] = []
     before_pairs = _before_pairs(graph)
+    inputs = [node.index for node in graph.nodes if node.kind == "input"]
     for node in graph.needed():
         if node.kind == "input":
-            values[node.index] = dataclasses.replace(start, pairs=node.index in before_pairs)
+            values[node.index] = dataclasses.replace(
+                start[inputs.index(node.index)], pairs=node.index in before_pairs
+            )
         elif not node.data:
             values[node.index] = node
         else:
             value = _apply(node, law, values, steps)
             values[node.index] = value if node.index in before_pairs else _per_position(value)
     output = graph.output
-    result = values.get(output.node.index) if isinstance(output, Ref) and not output.part else None
+    if not isinstance(output, Ref):
+        cause = f"is a {type(output).__name__}, of which no part was chosen"
+        raise NoRuleError("the output of the model", cause, "Choose one: readout=lambda out: out[0]")
+    result = _value(output, values)
     if not isinstance(result, Moments) or result.is_input:
         cause = "gives no tensor that random layers make from the input"
         raise NoRuleError(
@@ -75,11 +82,23 @@ def _before_pairs(graph: Graph) -> set[int]:
     return found
 
 
+def _value(ref: Ref, values: dict[int, Any]) -> Any:
+    """What a reference stands for: a node's value, or one of several."""
+    value = values[ref.node.index]
+    for part in ref.part:
+        if not isinstance(value, (tuple, dict)) or not isinstance(part, int):
+            raise Refused("uses a part of another node's output", "Use EmpiricalNTK")
+        value = value[part]
+    return value
+
+
 def _per_position(value: Any) -> Any:
     """Moments of pairs of positions, of which only equal ones are needed from here on."""
     if isinstance(value, Data):
         return dataclasses.replace(value, pairs=False)
-    if not value.pairs:
+    if isinstance(value, tuple):
+        return tuple(map(_per_position, value))
+    if not isinstance(value, Moments) or not value.pairs:
         return value
 
     def diagonal(x: Any) -> Any:
@@ -105,13 +124,11 @@ def _refuse_reuse(graph: Graph) -> None:
 def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> Any:
     entry = find(node.target)
     try:
-        if any(ref.part for ref in node.refs):
-            raise Refused("uses a part of another node's output", "Use EmpiricalNTK")
         args, kwargs = tree_map(
-            lambda leaf: values[leaf.node.index] if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
+            lambda leaf: _value(leaf, values) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
         )
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
-        if not node.parameters and all(isinstance(value, Data) for value in inputs) and len(inputs) == 1:
+        if not node.parameters and inputs and all(isinstance(value, Data) for value in inputs):
             return _of_data(node, args, kwargs)
         if entry is None:
             raise NoRuleError(_without_rule(node), "no infinite-width rule", _remedy(node))
@@ -120,7 +137,7 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> A
         result, error = _ruled(entry, node, law, args, kwargs)
     except Refused as refused:
         raise NoRuleError(node.place, refused.cause, refused.remedy) from None
-    if not isinstance(result, Moments):
+    if not isinstance(result, (Moments, Data, Scores, tuple)):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
     steps.append(_step(node, entry, law, error, any(_is_input(value) for value in inputs)))
     return result
@@ -130,16 +147,16 @@ def _is_input(value: Any) -> bool:
     return isinstance(value, Data) or (isinstance(value, Moments) and value.is_input)
 
 
-def _ruled(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Moments, float]:
+def _ruled(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Any, float]:
     """The rule applied between the points and, where pairs of positions are kept, to each set of points with itself."""
     result, error = _once(entry, node, law, args, kwargs)
-    if not isinstance(result, Moments):
+    if not isinstance(result, (Moments, tuple)):
         return result, error
     owners = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, (Data, Moments))]
     if not any((isinstance(v, Data) and v.pairs and v.x2 is not None) or getattr(v, "own", None) for v in owners):
         return result, error
 
-    def side(i: int) -> Moments:
+    def side(i: int) -> Any:
         def own(value: Any) -> Any:
             if isinstance(value, Data):
                 return value.own(i)
@@ -147,14 +164,21 @@ def _ruled(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> 
 
         return _once(entry, node, law, *tree_map(own, (args, kwargs)))[0]
 
-    first, second = side(0), side(1)
+    return _with_sides(result, side(0), side(1)), error
+
+
+def _with_sides(result: Any, first: Any, second: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_with_sides(*parts) for parts in zip(result, first, second, strict=True))
+    if not isinstance(result, Moments):
+        return result
     result = result.replace(v1=first.v1, v2=second.v1, own=(first, second) if result.pairs else None)
     nothing = torch.zeros_like(result.v1)
     return with_own(
         result.replace(
             nngp=with_variances(result.nngp, result.v1, result), gap=with_variances(result.gap, nothing, result)
         )
-    ), error
+    )
 
 
 def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Any, float]:
@@ -163,18 +187,20 @@ def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> t
     return _pointwise(entry, *_bind(entry, node, args, kwargs))
 
 
-def _of_data(node: Node, args: Any, kwargs: Any) -> Data:
+def _of_data(node: Node, args: Any, kwargs: Any) -> Any:
     """What the module does to the data before any random layer, done to them."""
-    (data,) = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Data)]
-    points = node.refs[0].node.shape
-    if node.target in RESHAPES and node.shape[:1] == points[:1]:
-        return data.map(lambda x: x.reshape(len(x), *node.shape[1:]))
+    data = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Data)]
+    points = next(ref.node.shape for ref in node.refs if ref.node.data)
+    if node.target in RESHAPES and len(data) == 1 and isinstance(points, tuple) and node.shape[:1] == points[:1]:
+        return data[0].map(lambda x: x.reshape(len(x), *node.shape[1:]))
 
-    def run(x: Tensor) -> Any:
+    def run(*x: Tensor) -> Any:
+        waiting = list(x)
+
         def given(value: Any) -> Any:
             if isinstance(value, Data):
-                return x.clone()
-            return value.value.to(x) if isinstance(value, Node) and value.value is not None else value
+                return waiting.pop(0).clone()
+            return _constant(value, x[0]) if isinstance(value, Node) else value
 
         positional, keyword = tree_map(given, (args, kwargs))
         try:
@@ -183,7 +209,12 @@ def _of_data(node: Node, args: Any, kwargs: Any) -> Data:
             cause = f"cannot be repeated for other points ({type(error).__name__}: {error})"
             raise Refused(cause, "Apply it to the data before the model, or use EmpiricalNTK") from error
 
-    return data.map(run)
+    return data[0].map(run, *data[1:])
+
+
+def _constant(node: Node, like: Tensor) -> Tensor:
+    value = node.evaluated()
+    return value.to(like) if value.is_floating_point() and like.is_floating_point() else value.to(like.device)
 
 
 def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dict[str, Any]]:

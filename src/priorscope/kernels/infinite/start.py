@@ -22,30 +22,52 @@ class Data:
     """Values that are functions of the data alone: two sets of points (n1, *shape), (n2, *shape), or one with itself.
 
     gram: the first points of x2 are x1. pairs: moments are wanted between all pairs of positions.
+    same: the other pairs of points that coincide in all inputs of the model, as indices of rows and of columns.
     """
 
     x1: Tensor
     x2: Tensor | None
     gram: bool = False
     pairs: bool = False
+    same: tuple[Tensor, Tensor] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.x1.shape[1:])
 
-    def map(self, function: Callable[[Tensor], Any]) -> "Data":
-        """The function of both sets of points, if it acts on each point by itself."""
-        x1 = self._applied(function, self.x1)
-        return dataclasses.replace(self, x1=x1, x2=None if self.x2 is None else self._applied(function, self.x2))
+    def map(self, function: Callable[..., Any], *others: "Data") -> Any:
+        """The function of both sets of points, if it acts on each point by itself; of several data, point by point.
+
+        A tuple of tensors becomes a tuple of data.
+        """
+        all_data = (self, *others)
+        first = self._applied(function, *(data.x1 for data in all_data))
+        second = None if self.x2 is None else self._applied(function, *(_second(data) for data in all_data))
+
+        def one(x1: Tensor, x2: Tensor | None) -> Data:
+            return dataclasses.replace(self, x1=x1, x2=x2)
+
+        if isinstance(first, Tensor):
+            return one(first, second)
+        return tuple(one(x1, None if second is None else second[i]) for i, x1 in enumerate(first))
 
     @staticmethod
-    def _applied(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-        out = function(x)
+    def _applied(function: Callable[..., Any], *x: Tensor) -> Any:
+        out, alone = function(*x), function(*(part[:1] for part in x))
+        if isinstance(out, (tuple, list)) and all(isinstance(part, Tensor) for part in out):
+            return tuple(Data._of_each_point(part, single, len(x[0])) for part, single in zip(out, alone, strict=True))
         if not isinstance(out, Tensor):
             raise Refused("makes no single tensor of the data", "Return one tensor, or use EmpiricalNTK")
-        alone = function(x[:1])
-        if out.shape[:1] != x.shape[:1] or alone.shape[1:] != out.shape[1:]:
+        return Data._of_each_point(out, alone, len(x[0]))
+
+    @staticmethod
+    def _of_each_point(out: Tensor, alone: Tensor, points: int) -> Tensor:
+        if out.shape[:1] != (points,) or alone.shape[1:] != out.shape[1:]:
             raise Refused("mixes the axis of the points with others", "Reshape each point by itself: x.flatten(1)")
+        if not out.is_floating_point():
+            if not torch.equal(alone[0], out[0]):
+                raise Refused("makes of a point something that depends on other points", "Act on each point by itself")
+            return out
         if not torch.allclose(alone[0], out[0], rtol=1e-4, atol=1e-6 * float(out.detach().abs().max()), equal_nan=True):
             raise Refused("makes of a point something that depends on the other points", "Act on each point by itself")
         return out
@@ -56,6 +78,10 @@ class Data:
 
     def moments(self, channel: int) -> Moments:
         """K = mean over the channel axis of x x', and Θ = 0."""
+        if not self.x1.is_floating_point():
+            raise Refused(
+                f"computes with {self.x1.dtype} as if its values were sizes", "Give floats, or use nn.Embedding"
+            )
         a = self._rows(self.x1, channel)
         if self.x2 is None:
             return self._of_points(a, channel)
@@ -71,7 +97,7 @@ class Data:
             shape=self.shape,
             opposition=opposition,
             gram=self.gram,
-            same=_coincidences(a, b, self.gram),
+            same=self.same,
             channel=channel,
             pairs=has_pairs,
         )
@@ -99,17 +125,34 @@ class Data:
         return m.replace(nngp=with_variances(k, v, m), gap=with_variances(gap, torch.zeros_like(v), m))
 
 
-def _coincidences(a: Tensor, b: Tensor, gram: bool) -> tuple[Tensor, Tensor] | None:
-    """The pairs of equal points, as indices; those on the diagonal of a Gram matrix are left out."""
-    first, second = (x.detach().flatten(1).cpu().contiguous().numpy() for x in (a, b))
+def _second(data: Data) -> Tensor:
+    return data.x1 if data.x2 is None else data.x2
+
+
+def data_of(x1: list[Tensor], x2: list[Tensor] | None, gram: bool = False) -> list[Data]:
+    """Each input of the model, for the points x1 and x2 (None: each point with itself)."""
+    if x2 is None:
+        return [Data(a, None) for a in x1]
+    same = _coincidences(x1, x2, gram)
+    return [Data(a, b, gram, same=same) for a, b in zip(x1, x2, strict=True)]
+
+
+def _coincidences(x1: list[Tensor], x2: list[Tensor], gram: bool) -> tuple[Tensor, Tensor] | None:
+    """The pairs of points that are equal in all inputs, as indices; the diagonal of a Gram matrix is left out."""
+    first, second = _bytes(x1), _bytes(x2)
     places: dict[bytes, list[int]] = {}
     for j, row in enumerate(second):
-        places.setdefault(row.tobytes(), []).append(j)
-    found = [(i, j) for i, row in enumerate(first) for j in places.get(row.tobytes(), []) if not (gram and i == j)]
+        places.setdefault(row, []).append(j)
+    found = [(i, j) for i, row in enumerate(first) for j in places.get(row, []) if not (gram and i == j)]
     if not found:
         return None
-    rows, columns = torch.tensor(found, device=a.device).T
+    rows, columns = torch.tensor(found, device=x1[0].device).T
     return rows, columns
+
+
+def _bytes(x: list[Tensor]) -> list[bytes]:
+    parts = [part.detach().flatten(1).cpu().contiguous().numpy() for part in x]
+    return [b"".join(part[i].tobytes() for part in parts) for i in range(len(x[0]))]
 
 
 def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:

@@ -20,6 +20,7 @@ from .weights import fan_in, layers_with_a_law, random_entries, torch_default
 Parameterization = Literal["standard", "ntk"]
 Rates = Mapping[str, float]
 
+
 class Variances(NamedTuple):
     """σ_w² and σ_b² of one layer: W ~ N(0, σ_w²/fan_in), b ~ N(0, σ_b²); σ_b² is 0 without a bias."""
 

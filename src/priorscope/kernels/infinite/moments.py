@@ -125,7 +125,7 @@ class Moments:
                 "sum has no infinite-width limit",
                 "Send the input through a linear layer first, or use EmpiricalNTK",
             )
-        shared = self.layers & other.layers
+        shared = common(self.layers, other.layers)
         if shared:
             raise Refused(
                 f"adds two functions of the same random outputs (of `{min(shared)}`), which are correlated",
@@ -161,11 +161,24 @@ class Moments:
         return self.opposition + other.opposition + excess
 
 
+def common(first: frozenset[str], second: frozenset[str]) -> set[str]:
+    """The weights that two values share; of a layer that was cut into pieces, `name[10:20]` stands for those rows."""
+    return {a for a in first for b in second if _overlap(a, b)}
+
+
+def _overlap(first: str, second: str) -> bool:
+    (a, _, rows), (b, _, others) = first.partition("["), second.partition("[")
+    if a != b or not rows or not others:
+        return a == b
+    (start, end), (low, high) = (map(int, part.rstrip("]").split(":")) for part in (rows, others))
+    return start < high and low < end
+
+
 def times(a: Moments, b: Moments) -> Moments:
     """Moments of the product of two independent branches: K_a K_b and Θ_a K_b + K_a Θ_b; else Refused says why."""
     if a.is_input or b.is_input:
         raise Refused("multiplies by the input itself, whose coordinates are not random", "Use EmpiricalNTK")
-    if shared := a.layers & b.layers:
+    if shared := common(a.layers, b.layers):
         cause = f"multiplies two functions of the same random outputs (of `{min(shared)}`), which are correlated"
         raise Refused(cause, "Give each branch its own linear layer, or use EmpiricalNTK")
     if a.shape != b.shape or a.channel != b.channel:
@@ -240,7 +253,7 @@ def with_variances(values: Tensor, variances: Tensor, m: Moments) -> Tensor:
 
 
 def with_own(m: Moments) -> Moments:
-    """Moments of all pairs of positions where, between points that coincide, they are those of the point with itself."""
+    """Moments of all pairs of positions where, between points that coincide, they are those of the point itself."""
     if m.own is None or (not m.gram and m.same is None):
         return m
     first, changed = m.own[0], {}

@@ -51,9 +51,7 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
     for node in graph.needed():
         if node.kind == "input":
-            values[node.index] = dataclasses.replace(
-                start[inputs.index(node.index)], pairs=node.index in before_pairs
-            )
+            values[node.index] = dataclasses.replace(start[inputs.index(node.index)], pairs=node.index in before_pairs)
         elif not node.data:
             values[node.index] = node
         else:

@@ -1,5 +1,29 @@
 """One file per family of layers; importing them registers them."""
 
-from . import arithmetic, convolution, identity, linear, normalization, pooling, shapes
+from . import (
+    arithmetic,
+    convolution,
+    embedding,
+    identity,
+    linear,
+    normalization,
+    pooling,
+    products,
+    recurrent,
+    shapes,
+    transposed,
+)
 
-__all__ = ["arithmetic", "convolution", "identity", "linear", "normalization", "pooling", "shapes"]
+__all__ = [
+    "arithmetic",
+    "convolution",
+    "embedding",
+    "identity",
+    "linear",
+    "normalization",
+    "pooling",
+    "products",
+    "recurrent",
+    "shapes",
+    "transposed",
+]

@@ -18,7 +18,9 @@ MOVES = (
     *(torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes, torch.permute, Tensor.permute),
     *(torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.moveaxis, Tensor.__getitem__, torch.select, Tensor.select),
     *(torch.narrow, Tensor.narrow, torch.flip, Tensor.flip, torch.roll, Tensor.roll),
+    *(getattr(Tensor, name).__get__ for name in ("mT", "mH")),
 )
+CUTS = (torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind, Tensor.unbind, torch.tensor_split)
 MIXES = Refused("mixes the axis of the points with others", "Reshape each point by itself: x.flatten(1)")
 
 
@@ -31,18 +33,51 @@ def flatten(layer: Any, m: Moments, init: Law) -> Moments:
 @rule(*RESHAPES)
 def reshape(call: Any, input: Moments, *sizes: Any, init: Law, **named: Any) -> Moments:
     """The same entries in another shape. Source: exact."""
-    (points, *_), (after, *rest) = call.refs[0].node.shape, call.shape or (0,)
+    ref = call.refs[0]
+    if isinstance(input, tuple):
+        return _one_of(input, lambda x: call.target(x[:, None], *sizes, **named).squeeze())
+    before = ref.node.shape[ref.part[0]] if ref.part else ref.node.shape
+    (points, *_), (after, *rest) = before, call.shape or (0,)
     if points != after or prod(rest) != prod(input.shape):
         if prod(input.shape) == 1 and call.shape == (points,):
             return input.replace(shape=())
         raise MIXES
+    if (parted := split_or_merged(input, tuple(rest))) is not None:
+        return parted
     return rearranged(input, lambda x: x.reshape(len(x), *rest), 2)
+
+
+@rule(*CUTS)
+def cut(call: Any, input: Moments, *args: Any, init: Law, **kwargs: Any) -> tuple[Moments, ...]:
+    """Pieces of the coordinates, which are independent where the coordinates are; or of the positions. Source: exact."""
+    pieces, start = [], 0
+    ref = call.refs[0]
+    points = (ref.node.shape[ref.part[0]] if ref.part else ref.node.shape)[0]
+    for i, shape in enumerate(call.shape):
+        piece = rearranged(input, lambda x, i=i: call.target(x, *args, **kwargs)[i], points)
+        end = start + (shape[input.channel + 1] if len(shape) == len(input.shape) + 1 else 0)
+        if input.gaussian and end - start < input.shape[input.channel] and piece.channel == input.channel:
+            piece = piece.replace(layers=frozenset(_rows(name, start, end) for name in input.layers))
+            start = end
+        pieces.append(piece)
+    return tuple(pieces)
+
+
+def _rows(name: str, start: int, end: int) -> str:
+    """The name of some rows of a weight, or of some of its rows."""
+    whole, _, rows = name.partition("[")
+    first = int(rows.split(":")[0]) if rows else 0
+    return f"{whole}[{first + start}:{first + end}]"
 
 
 @rule(*MOVES)
 def move(call: Any, input: Moments, *args: Any, init: Law, **kwargs: Any) -> Moments:
     """Other places for the same entries, or fewer of them. Source: exact."""
-    return rearranged(input, lambda x: call.target(x, *args, **kwargs), call.refs[0].node.shape[0])
+    if isinstance(input, tuple):
+        return _one_of(input, lambda x: call.target(x, *args, **kwargs))
+    ref = call.refs[0]
+    shape = ref.node.shape[ref.part[0]] if ref.part else ref.node.shape
+    return rearranged(input, lambda x: call.target(x, *args, **kwargs), shape[0])
 
 
 @rule(F.pad)
@@ -65,6 +100,8 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
     Args:
         points: the number of points that the function is tried on.
     """
+    if isinstance(m, tuple):
+        return _one_of(m, function)
     if not isinstance(m, Moments):
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     coordinates, size = m.shape[m.channel] if m.shape else 1, prod(m.positions)
@@ -96,6 +133,71 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
     axis = axes[0] if len(axes) == 1 or m.channel not in axes else m.channel
     index = place.select(axis, 0).flatten().long() - 1  # −1: a zero
     return with_positions_of_shape(_chosen(m, index.to(m.nngp.device)).replace(shape=tuple(place.shape), channel=axis))
+
+
+def _one_of(values: tuple[Any, ...], function: Callable[[Tensor], Tensor]) -> Moments:
+    """One of several values that are stacked along the first axis, as the last states of a recurrent network are."""
+    try:
+        place = function(torch.arange(len(values), dtype=torch.float64))
+    except Exception as error:
+        raise Refused("takes more than one state of a recurrent network", "Take one: h[-1]") from error
+    if place.ndim:
+        raise Refused("takes more than one state of a recurrent network", "Take one: h[-1]")
+    return values[int(place)]
+
+
+def split_or_merged(m: Any, shape: tuple[int, ...]) -> Moments | None:
+    """Moments where the coordinates, the last axis, are split into groups (heads), or groups are joined again.
+
+    Independent coordinates of mean zero stay so: between groups K = 0. Joined groups are coordinates side by side.
+    """
+    if not isinstance(m, Moments) or m.channel != len(m.shape) - 1 or m.v1.ndim == 1:
+        return None
+    *before, size = m.shape
+    if len(shape) == len(m.shape) + 1 and list(shape[:-2]) == before and shape[-2] > 1 and shape[-1] * shape[-2] == size:
+        return _split(m, shape[-2]).replace(shape=shape, channel=len(shape) - 1)
+    if len(shape) == len(m.shape) - 1 and len(shape) > 1 and list(shape[:-1]) == before[:-1]:
+        return _merged(m, before[-1]).replace(shape=shape, channel=len(shape) - 1)
+    return None
+
+
+def _split(m: Moments, groups: int) -> Moments:
+    if not (m.gaussian and m.mean_zero):
+        raise Refused(
+            "splits coordinates that may be correlated into groups", "Split the outputs of a linear layer, or EmpiricalNTK"
+        )
+    after = m.replace(
+        v1=m.v1.repeat_interleave(groups, -1),
+        v2=m.v2.repeat_interleave(groups, -1),
+        opposition=None,
+        own=None,
+    )
+    if not m.pairs:
+        return after.replace(**{n: getattr(m, n).repeat_interleave(groups, -1) for n in ("nngp", "gap", "tangent")})
+    of_positions = torch.ones(m.nngp.shape[-2:], dtype=torch.bool, device=m.nngp.device)
+    same = torch.kron(of_positions, torch.eye(groups, dtype=torch.bool, device=m.nngp.device))
+
+    def repeated(x: Tensor) -> Tensor:
+        return x.repeat_interleave(groups, -1).repeat_interleave(groups, -2)
+
+    return after.replace(
+        nngp=torch.where(same, repeated(m.nngp), 0.0),
+        tangent=torch.where(same, repeated(m.tangent), 0.0),
+        gap=torch.where(same, repeated(m.gap), (after.rows + after.columns) / 2),
+    )
+
+
+def _merged(m: Moments, groups: int) -> Moments:
+    def single(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, groups)).mean(-1)
+
+    def joined(x: Tensor) -> Tensor:
+        if not m.pairs:
+            return single(x)
+        return x.unflatten(-1, (-1, groups)).unflatten(-3, (-1, groups)).diagonal(dim1=-3, dim2=-1).mean(-1)
+
+    changed = {name: joined(getattr(m, name)) for name in ("nngp", "gap", "tangent")}
+    return m.replace(**changed, v1=single(m.v1), v2=single(m.v2), opposition=None, own=None, gaussian=m.gaussian)
 
 
 def _along(channel: Tensor, place: Tensor, axis: int) -> bool:

@@ -62,9 +62,10 @@ class Law:
         """The layer that a parameter belongs to; None for one without a law."""
         return self._owners.get(id(parameter))
 
-    def has(self, layer: Any) -> bool:
-        """Whether the layer has a law."""
-        return id(getattr(layer, "weight", None)) in self._owners
+    def layer_in(self, module: nn.Module) -> Any:
+        """The module itself where its weight has a law, or the first of its weights that has one; else None."""
+        found = (self._owners.get(id(parameter)) for parameter in module.parameters(recurse=False))
+        return next((layer for layer in found if layer is not None), None)
 
     def layer_of(self, parameter: Any, role: str) -> Any:
         """The layer whose `weight` or `bias` a watched value is; Refused where it is not exactly that."""
@@ -73,8 +74,8 @@ class Law:
         if layer is None or getattr(layer, role) is not value:
             name = f"`{parameter.target}`" if value is not None else "a computed tensor"
             raise Refused(
-                f"uses {name} as its {role}, which is no nn.Linear's {role} and has no law",
-                "Use the weight and bias of an nn.Linear as they are, or EmpiricalNTK",
+                f"uses {name} as its {role}, which is no layer's {role} and has no law",
+                "Use the weight and bias of a layer as they are, or EmpiricalNTK",
             )
         return layer
 

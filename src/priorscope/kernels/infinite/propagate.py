@@ -32,7 +32,7 @@ class Step:
     rates: tuple[float, ...]
     error: float
     source: str
-    layer: nn.Module | None
+    layer: Any
     reads_input: bool
 
 
@@ -272,13 +272,16 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
 
 
 def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:
-    layer: nn.Module | None = None
+    layer: Any = None
     variances: tuple[float | None, float | None] = (None, None)
     rates: tuple[float, ...] = ()
     if node.parameters:
         parameters = [ref.node.value for ref in node.refs if ref.node.kind == "parameter"]
-        layer = node.target if node.kind == "module" else law.owner(parameters[0])
-        if layer is not None and law.has(layer):
+        if node.kind == "module":
+            layer = law.layer_in(node.target)
+        elif parameters:
+            layer = law.owner(parameters[0])
+        if layer is not None:
             w, b = law.variances(layer)
             has_bias = node.kind == "module" or len(parameters) > 1
             variances = (number(w), number(b) if has_bias else 0.0)

@@ -76,19 +76,12 @@ def _through_time(layer: nn.RNN, name: str, m: Moments, entry: Dual, init: Law) 
     rows = []
     for t in range(times):
         state = reads.of(_State(*(values.select(axis, t) for values in (m.nngp, m.gap, m.tangent))))
-        kept = keeps.of(_previous(before, state, m.pairs))
+        kept = keeps.of(_previous(before, state, *_ends(m, _delayed(own1), _delayed(own2), t), m.pairs))
         state = _State(*(a + b for a, b in zip(state, kept, strict=True)))
-        row, column = v1[:, t], (v2 if m.pairs else v2[:, t])
-        if m.pairs:
-            row = row[..., None]
-        if m.between:
-            row, column = row[:, None], column[None]
-        k, slope, gap, _ = _expected(entry, state.k, row, column, state.gap)
+        (row, column), (end1, end2) = (_ends(m, a, b, t) for a, b in ((v1, v2), (own1, own2)))
+        k, slope, gap = _expected(entry, state.k, row, column, state.gap)
         if gap is None:
-            ends1, ends2 = own1[:, t], (own2 if m.pairs else own2[:, t])
-            ends1 = ends1[..., None] if m.pairs else ends1
-            ends1, ends2 = (ends1[:, None], ends2[None]) if m.between else (ends1, ends2)
-            gap = ((ends1 + ends2) / 2 - k).clamp_min(0)
+            gap = ((end1 + end2) / 2 - k).clamp_min(0)
         before = _State(k, gap, state.tangent * slope)
         rows.append(before)
     k, gap, tangent = (torch.stack([row[i] for row in rows], axis) for i in range(3))
@@ -110,13 +103,28 @@ def _through_time(layer: nn.RNN, name: str, m: Moments, entry: Dual, init: Law) 
     return _flipped(after) if flipped else after
 
 
-def _previous(before: _State | None, like: _State, pairs: bool) -> _State:
-    """h between the previous times: at the first time of either point it is 0."""
+def _ends(m: Moments, v1: Tensor, v2: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """Variances at time t of the first points, and of the second at every time, or at the same, to broadcast."""
+    row, column = v1[:, t], v2 if m.pairs else v2[:, t]
+    row = row[..., None] if m.pairs else row
+    return (row[:, None], column[None]) if m.between else (row, column)
+
+
+def _delayed(v: Tensor) -> Tensor:
+    """Variances of h at the time before: 0 before the first."""
+    return torch.cat([torch.zeros_like(v[:, :1]), v[:, :-1]], 1)
+
+
+def _previous(before: _State | None, like: _State, v1: Tensor, v2: Tensor, pairs: bool) -> _State:
+    """h between the previous times, whose variances are v1 and v2: at the first time of either point it is 0."""
+    nothing = torch.zeros_like(like.k)
     if before is None:
-        return _State(*(torch.zeros_like(values) for values in like))
+        return _State(nothing, (v1 + v2) / 2 + nothing, nothing)
     if not pairs:
         return before
-    return _State(*(torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], -1) for x in before))
+    k, gap, tangent = (torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], -1) for x in before)
+    first = torch.arange(k.shape[-1], device=k.device) == 0
+    return _State(k, torch.where(first, (v1 + v2) / 2, gap), tangent)
 
 
 def _variances(v: Tensor, reads: _Linear, keeps: _Linear, entry: Dual) -> tuple[Tensor, Tensor]:
@@ -125,14 +133,25 @@ def _variances(v: Tensor, reads: _Linear, keeps: _Linear, entry: Dual) -> tuple[
     h = torch.zeros_like(v[:, 0])
     for t in range(v.shape[-1]):
         inside.append(reads.w * v[:, t] + reads.b + keeps.w * h + keeps.b)
-        h = _expected(entry, inside[-1], inside[-1], inside[-1], torch.zeros_like(h)).nngp
+        h = _expected(entry, inside[-1], inside[-1], inside[-1], torch.zeros_like(h))[0]
         outside.append(h)
     return torch.stack(inside, -1), torch.stack(outside, -1)
 
 
-def _expected(entry: Dual, k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor) -> Expectations:
+def _expected(entry: Dual, k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What the dual gives, in the layouts that every dual knows: (n1, n2) with (n1, 1) and (1, n2), or (n,)."""
+    shape = k.shape
+    if v1.shape[1:].numel() == 1 and v2.shape[:1] == (1,):
+        size = (len(v1), v2.numel())
+        k, gap, v1, v2 = k.reshape(size), gap.reshape(size), v1.reshape(-1, 1), v2.reshape(1, -1)
+    else:
+        k, gap, v1, v2 = (x.expand(shape).reshape(-1) for x in (k, gap, v1, v2))
     extra = {name: value for name, value in (("gap", gap), ("opposition", None)) if name in entry.wants}
-    return Expectations(*entry.function(k, v1, v2, **extra))
+    full = Expectations(*entry.function(k, v1, v2, **extra))
+    found = (None if x is None else x.reshape(shape) for x in full[:3])
+    value, slope, after = found
+    assert value is not None and slope is not None
+    return value, slope, after
 
 
 def _part(layer: nn.RNN, name: str, init: Law) -> Any:

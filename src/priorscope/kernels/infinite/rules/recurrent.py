@@ -190,3 +190,16 @@ def _at(m: Moments, t: int) -> Moments:
     return m.replace(
         **changed, v1=m.v1[..., t], v2=m.v2[..., t], pairs=False, own=None, shape=(m.shape[-1],), channel=0
     )
+
+
+@rule(nn.LSTM, nn.GRU)
+def gated_network(layer: nn.Module, *inputs: Any, init: Law) -> Moments:
+    """Gates multiply the state by functions of itself, which this recursion does not cover. Source: Yang 2019
+    (1910.12478) for the limit."""
+    raise Refused("multiplies its state by gates, for which no rule is known", "Use nn.RNN, or EmpiricalNTK")
+
+
+@rule(nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+def recurrent_cell(layer: nn.Module, *inputs: Any, init: Law) -> Moments:
+    """One step of a network that shares its weights through time. Source: Yang 2019 (1910.12478)."""
+    raise Refused("is one step of a recurrent network, whose steps share their weights", "Use nn.RNN, or EmpiricalNTK")

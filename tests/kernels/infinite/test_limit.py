@@ -274,7 +274,7 @@ REFUSED = {
     "a sum without mean zero": (lambda m, x: m.c(m.a(x).relu() + m.b(x).relu()), "neither has mean zero"),
     "a residual on the input": (lambda m, x: m.c(x + m.a(x)), "adds the input itself"),
     "a layer twice": (lambda m, x: m.c(m.a(m.a(x).relu())), "reused and tied weights"),
-    "a bare parameter added": (lambda m, x: m.c(m.a(x) + m.scale), "adds `scale`"),
+    "what a bare parameter computes, added": (lambda m, x: m.c(m.a(x) + m.scale * 2), "computes of `scale`"),
     "a bare parameter as factor": (lambda m, x: m.c(m.a(x) * m.scale), "not a finite Python number"),
     "a constant added": (lambda m, x: m.c(m.a(x) + 1), "adds a constant"),
     "a constant subtracted from": (lambda m, x: m.c(1 - m.a(x)), "no infinite-width rule"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ...errors import NoRuleError
@@ -19,6 +19,8 @@ from .registry import Dual, Expectations, Rule, find
 from .scores import Scores
 from .shape_calls import RESHAPES
 from .start import Data
+
+CASTS = frozenset((Tensor.to, Tensor.type_as))
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> A
         args, kwargs = tree_map(
             lambda leaf: _value(leaf, values) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
         )
+        if node.target in CASTS and args and isinstance(args[0], Node):
+            return args[0]  # a constant, of the dtype and device of the data
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
         if not node.parameters and inputs and all(isinstance(value, Data) for value in inputs):
             return _of_data(node, args, kwargs)

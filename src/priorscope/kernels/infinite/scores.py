@@ -77,6 +77,11 @@ def attended(a: Data, v: Moments, shape: Any) -> Moments:
 
     Source: Hron et al. 2020 (2006.10540).
     """
+    if not bool(a.x1.any()):
+        raise Refused(
+            "multiplies by a matrix that is 0: scores of independent queries and keys, scaled by 1/d, vanish in the limit",
+            "Use one layer for queries and keys, or a softmax",
+        )
     a1 = _one_matrix(a.x1, v)
     a2 = a1 if a.x2 is None else _one_matrix(a.x2, v)
     first, second = (v, v) if v.own is None else v.own

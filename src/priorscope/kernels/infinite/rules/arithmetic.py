@@ -95,9 +95,7 @@ def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moment
         raise Refused("joins points, or the input itself", "Join the outputs of linear layers on their coordinates")
     rest = [(len(p.shape), p.channel, p.pairs, p.shape[:axis] + p.shape[axis + 1 :]) for p in parts]
     if any(one != rest[0] for one in rest):
-        raise Refused(
-            "joins values of different shapes", "Give them one shape but for the joined axis"
-        )
+        raise Refused("joins values of different shapes", "Give them one shape but for the joined axis")
     if axis != first.channel:
         return _on_positions(parts, axis)
     sizes = [part.shape[axis] for part in parts]

@@ -72,7 +72,7 @@ def _check(q: Moments, k: Moments, tied: bool) -> None:
 @rule(F.scaled_dot_product_attention, pairs=True)
 def scaled_dot_product_attention(
     call: Any,
-    query: Moments,
+    query: Any,
     key: Any,
     value: Any,
     attn_mask: Any = None,
@@ -114,7 +114,7 @@ def scaled_dot_product_attention(
 
 
 @rule(nn.MultiheadAttention)
-def multihead_attention(layer: nn.MultiheadAttention, *inputs: Any, init: Law) -> Moments:
+def multihead_attention(layer: nn.Module, *inputs: Any, init: Law) -> Moments:
     """Scores q k/√d stay random in the limit, under a softmax without a closed form. Source: Hron et al. 2020
     (2006.10540)."""
     raise Refused(

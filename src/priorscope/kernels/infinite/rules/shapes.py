@@ -31,7 +31,7 @@ def flatten(layer: Any, m: Moments, init: Law) -> Moments:
 
 
 @rule(*RESHAPES)
-def reshape(call: Any, input: Moments, *sizes: Any, init: Law, **named: Any) -> Moments:
+def reshape(call: Any, input: Any, *sizes: Any, init: Law, **named: Any) -> Moments:
     """The same entries in another shape. Source: exact."""
     ref = call.refs[0]
     if isinstance(input, tuple):
@@ -48,8 +48,10 @@ def reshape(call: Any, input: Moments, *sizes: Any, init: Law, **named: Any) -> 
 
 
 @rule(*CUTS)
-def cut(call: Any, input: Moments, *args: Any, init: Law, **kwargs: Any) -> tuple[Moments, ...]:
+def cut(call: Any, input: Any, *args: Any, init: Law, **kwargs: Any) -> tuple[Moments, ...]:
     """Pieces of the coordinates, which are independent where the coordinates are; or of the positions. Source: exact."""
+    if not isinstance(input, Moments):
+        raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     pieces, start = [], 0
     ref = call.refs[0]
     points = (ref.node.shape[ref.part[0]] if ref.part else ref.node.shape)[0]
@@ -71,7 +73,7 @@ def _rows(name: str, start: int, end: int) -> str:
 
 
 @rule(*MOVES)
-def move(call: Any, input: Moments, *args: Any, init: Law, **kwargs: Any) -> Moments:
+def move(call: Any, input: Any, *args: Any, init: Law, **kwargs: Any) -> Moments:
     """Other places for the same entries, or fewer of them. Source: exact."""
     if isinstance(input, tuple):
         return _one_of(input, lambda x: call.target(x, *args, **kwargs))
@@ -154,7 +156,12 @@ def split_or_merged(m: Any, shape: tuple[int, ...]) -> Moments | None:
     if not isinstance(m, Moments) or m.channel != len(m.shape) - 1 or m.v1.ndim == 1:
         return None
     *before, size = m.shape
-    if len(shape) == len(m.shape) + 1 and list(shape[:-2]) == before and shape[-2] > 1 and shape[-1] * shape[-2] == size:
+    if (
+        len(shape) == len(m.shape) + 1
+        and list(shape[:-2]) == before
+        and shape[-2] > 1
+        and shape[-1] * shape[-2] == size
+    ):
         return _split(m, shape[-2]).replace(shape=shape, channel=len(shape) - 1)
     if len(shape) == len(m.shape) - 1 and len(shape) > 1 and list(shape[:-1]) == before[:-1]:
         return _merged(m, before[-1]).replace(shape=shape, channel=len(shape) - 1)
@@ -164,7 +171,8 @@ def split_or_merged(m: Any, shape: tuple[int, ...]) -> Moments | None:
 def _split(m: Moments, groups: int) -> Moments:
     if not (m.gaussian and m.mean_zero):
         raise Refused(
-            "splits coordinates that may be correlated into groups", "Split the outputs of a linear layer, or EmpiricalNTK"
+            "splits coordinates that may be correlated into groups",
+            "Split the outputs of a linear layer, or EmpiricalNTK",
         )
     after = m.replace(
         v1=m.v1.repeat_interleave(groups, -1),

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ADJACENCY = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.3, 0.4, 0.3, 0.0], [0.0, 0.2, 0.5, 0.3], [0.0, 0.0, 0.6, 0.4]])
+ADJACENCY = torch.tensor(
+    [[0.5, 0.5, 0.0, 0.0], [0.3, 0.4, 0.3, 0.0], [0.0, 0.2, 0.5, 0.3], [0.0, 0.0, 0.6, 0.4]], dtype=torch.float64
+)
 IDS = 5
 
 

@@ -139,8 +139,12 @@ class Limit:
     def outputs(self, x: Inputs) -> int | None:
         """The number of outputs that the module has on such inputs; None where it does not return one tensor."""
         output = self._watched(_points(x)).output
-        one = isinstance(output, Ref) and not output.part
-        return math.prod(output.node.shape[1:]) if one else None
+        if not isinstance(output, Ref):
+            return None
+        shape: Any = output.node.shape
+        for part in output.part:
+            shape = shape[part]
+        return math.prod(shape[1:])
 
     def explain(self) -> Explanation:
         """What was done at each node in the last call: rule, variances, rates, source."""

@@ -79,7 +79,7 @@ def attended(a: Data, v: Moments, shape: Any) -> Moments:
     """
     if not bool(a.x1.any()):
         raise Refused(
-            "multiplies by a matrix that is 0: scores of independent queries and keys, scaled by 1/d, vanish in the limit",
+            "multiplies by a matrix that is 0: scores of independent queries and keys, scaled by 1/d, vanish",
             "Use one layer for queries and keys, or a softmax",
         )
     a1 = _one_matrix(a.x1, v)

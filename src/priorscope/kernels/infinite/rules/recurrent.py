@@ -148,10 +148,8 @@ def _expected(entry: Dual, k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor) -> tu
         k, gap, v1, v2 = (x.expand(shape).reshape(-1) for x in (k, gap, v1, v2))
     extra = {name: value for name, value in (("gap", gap), ("opposition", None)) if name in entry.wants}
     full = Expectations(*entry.function(k, v1, v2, **extra))
-    found = (None if x is None else x.reshape(shape) for x in full[:3])
-    value, slope, after = found
-    assert value is not None and slope is not None
-    return value, slope, after
+    after = None if full.gap is None else full.gap.reshape(shape)
+    return full.nngp.reshape(shape), full.derivative.reshape(shape), after
 
 
 def _part(layer: nn.RNN, name: str, init: Law) -> Any:

@@ -1,5 +1,6 @@
 """What moves entries and changes none: reshapes, transposes, slices, zero padding, and flattening to one vector."""
 
+import functools
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -49,20 +50,24 @@ def reshape(call: Any, input: Any, *sizes: Any, init: Law, **named: Any) -> Mome
 
 @rule(*CUTS)
 def cut(call: Any, input: Any, *args: Any, init: Law, **kwargs: Any) -> tuple[Moments, ...]:
-    """Pieces of the coordinates, which are independent where the coordinates are; or of the positions. Source: exact."""
+    """Pieces of the coordinates, independent where the coordinates are; or of the positions. Source: exact."""
     if not isinstance(input, Moments):
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     pieces, start = [], 0
     ref = call.refs[0]
     points = (ref.node.shape[ref.part[0]] if ref.part else ref.node.shape)[0]
     for i, shape in enumerate(call.shape):
-        piece = rearranged(input, lambda x, i=i: call.target(x, *args, **kwargs)[i], points)
+        piece = rearranged(input, functools.partial(_piece, call.target, args, kwargs, i), points)
         end = start + (shape[input.channel + 1] if len(shape) == len(input.shape) + 1 else 0)
         if input.gaussian and end - start < input.shape[input.channel] and piece.channel == input.channel:
             piece = piece.replace(layers=frozenset(_rows(name, start, end) for name in input.layers))
             start = end
         pieces.append(piece)
     return tuple(pieces)
+
+
+def _piece(function: Callable[..., Any], args: Any, kwargs: Any, i: int, x: Tensor) -> Tensor:
+    return function(x, *args, **kwargs)[i]
 
 
 def _rows(name: str, start: int, end: int) -> str:

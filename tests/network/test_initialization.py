@@ -7,7 +7,7 @@ from torch import nn
 from priorscope import Initialization
 from priorscope.errors import PriorscopeWarning, RatesError
 from priorscope.network.initialization import resolve_rates
-from priorscope.network.weights import fan_in
+from priorscope.network.weights import fan_in, layers_with_a_law, random_entries
 from tests.cases import Tied, mlp
 
 
@@ -110,3 +110,40 @@ def test_apply_draws_from_seed_zero_by_default():
     init.apply_(again, seed=0)
     assert torch.equal(model[0].weight, again[0].weight)
     assert not torch.equal(model[0].weight, init.apply_(again, seed=1)[0].weight)
+
+
+LAYERS = {
+    "transposed": lambda: nn.ConvTranspose2d(60, 40, 5, bias=True),
+    "grouped and transposed": lambda: nn.ConvTranspose1d(120, 80, 9, groups=2),
+    "recurrent": lambda: nn.RNN(60, 90, 2, batch_first=True),
+    "attention": lambda: nn.MultiheadAttention(96, 4),
+    "attention of other keys": lambda: nn.MultiheadAttention(96, 4, kdim=60, vdim=70),
+    "embedding": lambda: nn.Embedding(90, 80, padding_idx=2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_weight_has_the_variance_that_torch_gives_it_and_is_redrawn_with_it(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]().requires_grad_(False)
+    init = Initialization.torch_default()
+    for model in (layer, init.apply_(LAYERS[name](), seed=1).requires_grad_(False)):
+        seen = set()
+        for _, part in layers_with_a_law(model):
+            w, b = init.variances(part)
+            moment = float(random_entries(part).square().mean())
+            assert moment == pytest.approx(w / fan_in(part), rel=5 * (2 / random_entries(part).numel()) ** 0.5)
+            seen.add(id(part.weight))
+            bias = getattr(part, "bias", None)
+            if bias is not None:
+                seen.add(id(bias))
+                assert float(bias.square().mean()) == pytest.approx(b, rel=5 * (2 / bias.numel()) ** 0.5)
+        assert seen == {id(parameter) for parameter in model.parameters()}
+    assert name != "embedding" or bool((layer.weight[2] == 0).all())
+
+
+def test_an_output_of_a_transposed_convolution_sums_over_channels_and_kernel():
+    assert fan_in(nn.ConvTranspose2d(6, 4, (3, 2), groups=2)) == 3 * 6
+    assert fan_in(nn.Embedding(7, 3)) == 1
+    rates = Initialization(2.0, 0.1, "ntk").rates(nn.RNN(4, 8))
+    assert rates == {"weight_ih_l0": 0.5, "weight_hh_l0": 0.25, "bias_ih_l0": 0.1, "bias_hh_l0": 0.1}

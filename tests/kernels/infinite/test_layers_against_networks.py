@@ -44,6 +44,7 @@ def law(name: str, width: int, variance: float = 1.5) -> torch.Tensor:
     return kernel[tuple(torch.triu_indices(*kernel.shape))]
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("networks", [30, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in ARCHITECTURES])
 def test_the_mean_kernel_of_networks_is_the_limit(name, networks):

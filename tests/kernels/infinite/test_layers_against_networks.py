@@ -14,7 +14,7 @@ from tests.statistics import BootstrappedMean, Criterion
 
 DRAWS = 4000
 WIDTHS = (24, 96)
-FAST = ("rnn, two relu layers, mean over time", "softmax attention, 1/d", "position encodings", "graph", "embedding")
+FAST = ("softmax attention, 1/d", "position encodings", "graph", "embedding")
 
 
 def drawn(name: str, width: int, seed: int, init: Initialization):

@@ -127,9 +127,7 @@ class EmpiricalNTK(Kernel):
         self._check(x1, x2)
         return self._compute("per output", x1, x2, lambda t: contraction.per_output(t, x1, x2, self.rates))
 
-    def layers(
-        self, x1: Inputs, x2: Inputs | None = None, groups: Any = None
-    ) -> dict[str, Float[Tensor, "n1 n2"]]:
+    def layers(self, x1: Inputs, x2: Inputs | None = None, groups: Any = None) -> dict[str, Float[Tensor, "n1 n2"]]:
         """What every layer adds to the kernel: {layer: its part of `kernel(x1, x2)`}, whose sum is the kernel.
 
         A layer is the module that holds a parameter, by its path; a parameter of the model itself goes by its name.

@@ -19,7 +19,7 @@ from .workload import Share, Way, Workload
 PRODUCTS = "NTK-vector products"
 
 
-SPARE = 8
+SPARE = 4
 """One part in this many of the budget is left to the allocator and the libraries' scratch."""
 
 FLOPS_PER_WRITE = 64
@@ -249,7 +249,7 @@ def _making_bytes(group: Group, work: Workload) -> int:
     if not work.vectorized:
         signals += work.probes + own
     # What moves backwards through the graph: the largest activations, some at a time.
-    backward = live // 4 * (k if _at_once(group, work) else 1)
+    backward = live // 2 * (k if _at_once(group, work) else 1)
     return made + live + backward + (signals + points * layout) * work.element
 
 

@@ -40,3 +40,9 @@ def test_readme_code_is_the_last_cell_of_the_essay():
     last = [cell.source for cell in cells if cell.cell_type == "code"][-1]
     assert code is not None
     assert code[1].strip() == last.strip()
+
+
+def test_code_of_the_documents_runs():
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "empirical.md").read_text(), re.S):
+        exec(block, names)

@@ -64,3 +64,9 @@ class NotCoveredError(PriorscopeError):
 
 class PriorscopeWarning(UserWarning):
     """A result that is right, and probably not what you meant."""
+
+
+def brief(error: BaseException) -> str:
+    """Another library's error in one short line, for a reason or a cause."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:90]}{'...' if len(text) > 90 else ''}"

@@ -1,9 +1,11 @@
 """Fewer of a collection's inputs keep its groups; inputs that cannot be compared raise."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from priorscope.data.collection import Collection
+from priorscope.data.collection import Collection, distinct_names
 from priorscope.errors import DataError
 
 
@@ -41,3 +43,9 @@ def test_what_cannot_be_compared_raises():
         numbered(1)
     with pytest.raises(DataError, match="2 names for 3"):
         numbered(3, ("a", "b"))
+
+
+def test_groups_of_one_name_in_different_places_stay_apart():
+    paths = [Path("one/cats"), Path("two/cats"), Path("one/cats"), Path("one/dogs")]
+    assert distinct_names(paths) == ["one/cats", "two/cats", "one/cats", "one/dogs"]
+    assert distinct_names(paths[2:]) == ["cats", "dogs"]

@@ -1,6 +1,8 @@
 """`Collection`: inputs that a person can look at (pictures, sentences, points), with names and maybe groups."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
@@ -9,6 +11,22 @@ from torch import Tensor
 from ..errors import DataError
 
 T = TypeVar("T")
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell different ones apart.
+
+    >>> distinct_names([Path("a/x"), Path("b/x"), Path("a/x")])
+    ['a/x', 'b/x', 'a/x']
+    """
+    different = set(paths)
+    for length in range(1, max((len(path.parts) for path in different), default=0) + 1):
+        names = {path: "/".join(path.parts[-length:]) for path in different}
+        if len(set(names.values())) == len(different):
+            break
+    return [names[path] for path in paths]
+
+
 Kind = Literal["pictures", "sentences", "points"]
 
 

@@ -133,6 +133,8 @@ def check_inputs(x: Inputs, name: str = "x") -> Inputs:
     for leaf in found:
         if isinstance(leaf, Tensor) and leaf.is_meta:
             raise DataError(name, "is on the device meta, where tensors have no values", "Give it on cpu or cuda")
+        if isinstance(leaf, Tensor) and leaf.layout != torch.strided:
+            raise DataError(name, f"has the layout {leaf.layout}", "Give a dense tensor: x.to_dense()")
         dtype = dtype_of(leaf)
         if not (dtype.is_floating_point or dtype.is_complex):
             continue

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import DataError
-from .collection import Collection
+from .collection import Collection, distinct_names
 
 SIZE = 224
 BORDER = 0.875
@@ -62,7 +62,7 @@ def read_pictures(paths: Sequence[str | Path], size: int = SIZE) -> Collection:
             raise DataError(str(given), "does not exist", "Give pictures, or folders of pictures")
     wide = round(size / BORDER)
     pixels = [_bytes(ImageOps.fit(_open(file), (wide, wide)).crop(_centre(wide, size))) for file in files]
-    folders = [file.parent.name for file in files]
+    folders = distinct_names([file.parent for file in files])
     return Collection(
         "pictures" if len(paths) > 1 else Path(paths[0]).name if paths else "pictures",
         "pictures",

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import DataError
-from .collection import Collection
+from .collection import Collection, distinct_names
 
 DESCRIPTIONS = {
     "breast cancer": "breast_cancer",
@@ -50,13 +50,13 @@ def read_sentences(paths: Sequence[str | Path]) -> Collection:
         for number, sentence in numbered:
             sentences.append(sentence)
             names.append(f"{path.name}, line {number}")
-            groups.append(path.stem)
+            groups.append(path.with_suffix(""))
     return Collection(
         "sentences" if len(paths) != 1 else Path(paths[0]).name,
         "sentences",
         tuple(sentences),
         tuple(names),
-        tuple(groups) if len(paths) > 1 else None,
+        tuple(distinct_names(groups)) if len(paths) > 1 else None,
     )
 
 

@@ -36,7 +36,7 @@ def backward_product(
     if not outputs.requires_grad:
         return [torch.zeros_like(p) for p in parameters]
     grads = torch.autograd.grad(outputs, list(parameters), cotangent, retain_graph=keep, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
+    return [torch.zeros_like(p) if g is None else g.to_dense() for p, g in zip(parameters, grads, strict=True)]
 
 
 def twice_backward_product(

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from ..data.inputs import Inputs, count, leaves, loaded, take
-from ..errors import ModelError, NotExactError, PriorscopeError
+from ..errors import ModelError, NotExactError, PriorscopeError, brief
 
 Readout = Callable[[Any], Tensor]
 
@@ -109,8 +109,6 @@ def outputs_of(
     positional, keyword = arguments(x)
     try:
         returned = model(*positional, **keyword)
-        if readout is not None:
-            returned = readout(returned)
     except PriorscopeError:
         raise
     except Exception as error:
@@ -120,6 +118,15 @@ def outputs_of(
             f"does not run on {name} of shape {shapes} ({type(error).__name__}: {error})",
             "Give inputs that model(x) takes: a tuple for several arguments, a dictionary for keyword arguments",
         ) from error
+    if readout is not None:
+        try:
+            returned = readout(returned)
+        except PriorscopeError:
+            raise
+        except Exception as error:
+            shown = f"tensor {tuple(returned.shape)}" if isinstance(returned, Tensor) else type(returned).__name__
+            cause = f"fails on what the model returns, a {shown} ({brief(error)})"
+            raise ModelError("the readout", cause, "Give a function that makes a tensor (n, ...) of it") from error
     return as_rows(returned, count(x))
 
 
@@ -130,6 +137,8 @@ def as_rows(returned: Any, points: int) -> Float[Tensor, "n o"]:
         raise ModelError(place, f"is a {type(returned).__name__}", READOUT_REMEDY)
     if not returned.is_floating_point():
         raise ModelError(place, f"has dtype {returned.dtype}", "Let the model, or its readout=, give real outputs")
+    if returned.numel() == 0:
+        raise ModelError(place, f"has no entries, shape {tuple(returned.shape)}", READOUT_REMEDY)
     if points == 1:
         return returned.reshape(1, -1)  # a `squeeze()` in the model may have dropped the axis of one point
     if returned.ndim == 0 or returned.shape[0] != points:
@@ -163,6 +172,8 @@ def check_module(model: Any, name: str = "model") -> nn.Module:
     """The module itself; a ModelError where it is none, or has parameters without shapes."""
     if not isinstance(model, nn.Module):
         raise ModelError(name, f"is a {type(model).__name__}", "Give an nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(name, "is TorchScript, whose parameters are not Python's", "Give the nn.Module it was made of")
     for path, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise ModelError(f"`{path}`", "has no shape yet (a lazy module)", "Run the model once on a batch first")

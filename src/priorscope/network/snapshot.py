@@ -96,8 +96,12 @@ class Snapshot:
             yield
 
     def outputs(self, x: Inputs) -> Float[Tensor, "n o"]:
-        """The outputs of a batch by the module itself (inside `installed`), differentiable in its parameters."""
-        return outputs_of(self.model, x, self.readout)
+        """The outputs of a batch by the module itself (inside `installed`), differentiable in its parameters.
+
+        The module gets a copy of x: it may change its input in place.
+        """
+        own = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, x)
+        return outputs_of(self.model, own, self.readout)
 
     def moved(self, values: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n o"]:
         """The outputs of a batch where parameters named in `values` have those, and all others the snapshot's.

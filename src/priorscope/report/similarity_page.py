@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ def _inputs(collection: Collection) -> str:
 def _sentences(found: Similarities) -> tuple[str, ...]:
     """What the numbers say, with as much certainty as they have."""
     agreement = f"Over all pairs, the ranks of both similarities correlate with {found.rank_correlation:.2f}."
+    if isnan(found.rank_correlation):
+        agreement = "One of the two similarities is the same for all pairs, so that their ranks say nothing."
     if found.kernel_grouping is None or found.feature_grouping is None or found.difference is None:
         return (
             agreement,

@@ -51,19 +51,30 @@ def columns_of_layers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield layer, torch.cat([place for place, own in zip(places, layers, strict=True) if own == layer])
 
 
+def by_grams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every parameter goes by Grams that can: these models are so small that plans prefer Jacobians."""
+    for choice in ("_cheapest", "_smallest"):
+        monkeypatch.setattr(f"priorscope.kernels.empirical.plan.{choice}", lambda share, work: share.ways(work.form)[0])
+
+
 @pytest.mark.parametrize("case", EVERY, ids=repr)
-def test_equals_the_loop(case: Awkward):
+def test_equals_the_loop(case: Awkward, monkeypatch):
     model, x = case.model(), case.points(3)
     j = jacobian_by_loop(model, x, None, case.readout)
     rates, c = random_rates(model)
     kernel = EmpiricalNTK(model, readout=case.readout, rates=rates)
     assert_equal(kernel(x), trace(blocks(j, j, c)))
     assert all(p.grad is None for p in model.parameters())
+    by_grams(monkeypatch)
+    assert_equal(kernel.blocks(x), blocks(j, j, c))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("grams", [False, True])
 @pytest.mark.parametrize("case", EVERY, ids=repr)
-def test_every_other_face_equals_the_loop(case: Awkward):
+def test_every_other_face_equals_the_loop(case: Awkward, grams: bool, monkeypatch):
+    if grams:
+        by_grams(monkeypatch)
     model, x1, x2 = case.model(), case.points(3), case.points(2)
     j1, j2 = (jacobian_by_loop(model, x, None, case.readout) for x in (x1, x2))
     rates, c = random_rates(model)

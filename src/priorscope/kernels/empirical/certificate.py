@@ -4,9 +4,11 @@
 2. The outputs of two points in one batch are those of each alone, and twice the same; those of every batch, of the size
    really used, are those of the tapped run, which sees each point alone. This finds modules that mix the points of a
    batch, and noise.
-3. The gradient of random combinations of the outputs of two points in one batch, by plain autograd through the
-   untouched module, is the one rebuilt from activations and signals. This finds uses that the taps misread, and mixing
-   that the outputs do not show (a last layer of zeros).
+3. The gradients of random combinations of the outputs of two points in one batch, by plain autograd through the
+   untouched module, are those rebuilt from activations and signals, and every parameter's kernel between the two
+   points, by the very way that the plan takes, is theirs. This finds uses that the taps misread, and mixing that the
+   outputs do not show (a last layer of zeros).
+4. At every point, no parameter has a gradient beside its uses (tapping/passes.py).
 
 Outputs count as equal within the root of the dtype's precision, gradients within eight times that, in norm.
 """
@@ -21,7 +23,7 @@ from ...data.inputs import Inputs, count, take
 from ...errors import ModelError, NotExactError
 from ...network.function import pair_of_points
 from ...network.snapshot import Snapshot
-from .contraction import Tiles
+from .contraction import Tiles, layer_products
 from .tapping import Pass
 
 
@@ -80,31 +82,34 @@ def check_batch(snapshot: Snapshot, run: Pass, x: Inputs) -> None:
 
 @dataclass(frozen=True)
 class Reference:
-    """Random cotangents of two points in one batch, and the gradient of their product by plain autograd."""
+    """Random cotangents of two points in one batch, and the gradient of each point's product, by plain autograd.
+
+    gradient: {parameter: (2, entries)}.
+    """
 
     points: Inputs
     cotangents: Tensor
     gradient: dict[str, Tensor]
 
 
-def reference(snapshot: Snapshot, x: Inputs, names: tuple[str, ...]) -> Reference:
-    """By the module itself, untouched (inside `installed`)."""
-    points = pair_of_points(x)
+def reference(snapshot: Snapshot, points: Inputs, names: tuple[str, ...]) -> Reference:
+    """Of two points, by the module itself, untouched (inside `installed`)."""
     with torch.enable_grad():
         out = snapshot.outputs(points)
     generator = torch.Generator().manual_seed(0)
     cotangents = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
     parameters = [snapshot.parameter(name) for name in names]
-    grads: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if out.requires_grad:
+    gradient = {name: p.new_zeros(2, p.numel()) for name, p in zip(names, parameters, strict=True)}
+    for i in range(2) if out.requires_grad else ():
+        only = torch.zeros_like(cotangents)
+        only[i] = cotangents[i]
         try:
-            grads = torch.autograd.grad(out, parameters, cotangents, allow_unused=True)
+            grads = torch.autograd.grad(out, parameters, only, allow_unused=True, retain_graph=i == 0)
         except Exception as error:
             raise not_differentiable(error) from error
-    gradient = {
-        name: torch.zeros_like(p).flatten() if grad is None else grad.to_dense().flatten()
-        for name, p, grad in zip(names, parameters, grads, strict=True)
-    }
+        for name, grad in zip(names, grads, strict=True):
+            if grad is not None:
+                gradient[name][i] = grad.to_dense().flatten()
     return Reference(points, cotangents, gradient)
 
 
@@ -118,22 +123,43 @@ def not_differentiable(error: Exception) -> ModelError:
 
 
 def wrong_parameter(tiles: Tiles, expected: Reference) -> str | None:
-    """The parameter whose gradient, rebuilt from its parts, is farthest from autograd's; None where all are equal."""
-    run = tiles.passes(tiles.snapshot, tiles.account, tiles.names, expected.points)
-    rebuilt = {name: torch.zeros_like(gradient) for name, gradient in expected.gradient.items()}
-    for name, part in tiles.parts(run, expected.cotangents[None], dict.fromkeys(tiles.names, "jacobian")).items():
-        rebuilt[name] = part.dense(rebuilt[name].numel()).sum((0, 1))
+    """The parameter whose gradients, rebuilt from its parts, or whose kernel, by the way that the plan takes, is
+    farthest from autograd's; None where all are equal."""
+    run = tiles.run(expected.points, expected.cotangents[None])
+    wrong = _Worst()
     # In norm: a rounded activation may cross a kink, which changes a few entries. A gradient that is zero but for
     # rounding is measured against the largest one.
-    largest = max(float(torch.linalg.vector_norm(gradient)) for gradient in expected.gradient.values())
-    worst, name_of_worst = 1.0, None
+    norm = torch.linalg.vector_norm
+    largest = max(float(norm(gradient)) for gradient in expected.gradient.values())
     for name, gradient in expected.gradient.items():
-        eps = torch.finfo(gradient.dtype).eps
-        allowed = min(0.1, 8 * eps**0.5) * float(torch.linalg.vector_norm(gradient)) + 100 * eps * largest
-        gap = float(torch.linalg.vector_norm(rebuilt[name] - gradient))
-        if gap > worst * allowed:
-            worst, name_of_worst = gap / allowed if allowed else float("inf"), name
-    return name_of_worst
+        parts = tiles.parts(run, {name: "jacobian"})
+        rebuilt = parts[name].dense(gradient.shape[1])[:, 0] if name in parts else torch.zeros_like(gradient)
+        wrong.compare(name, rebuilt, gradient, floor=largest)
+    for group in tiles.plan.groups:
+        parts = tiles.parts(run, group.way_of)
+        # Other rates for biases than for weights, since both share a Gram.
+        rates = {name: 0.5 if name in group.riders.values() else 1.0 for name in tiles.names}
+        for name, product in layer_products(parts, parts, group.riders, rates, "trace", {n: n for n in parts}):
+            named = (name, group.riders[name]) if name in group.riders else (name,)
+            grams = [rates[n] * expected.gradient[n] @ expected.gradient[n].T for n in named]
+            wrong.compare(name, product, sum(grams[1:], grams[0]), floor=largest**2)
+    return wrong.name
+
+
+class _Worst:
+    """The name of the worst of several comparisons, None where all agree."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._factor = 1.0
+
+    def compare(self, name: str, found: Tensor, expected: Tensor, floor: float) -> None:
+        eps = torch.finfo(expected.dtype).eps
+        norm = torch.linalg.vector_norm
+        allowed = min(0.1, 8 * eps**0.5) * float(norm(expected)) + 100 * eps * floor
+        gap = float(norm(found.to(expected.dtype) - expected))
+        if not gap <= self._factor * allowed:
+            self.name, self._factor = name, gap / allowed if allowed else float("inf")
 
 
 def _close(a: Tensor, b: Tensor, scale: float | None = None) -> bool:

@@ -67,22 +67,26 @@ class Tiles:
     def make(self, group: Group, piece: Tile, x: Inputs) -> Parts:
         """The parts of one piece."""
         points = self.snapshot.cast(take(x, piece.points))
-        run = self.passes(self.snapshot, self.account, self.names, points)
+        m, o = piece.points.stop - piece.points.start, self.plan.outputs
+        like = next(iter(self.snapshot.values.values()))
+        units = torch.eye(o, dtype=self.snapshot.dtype, device=like.device)[piece.outputs]
+        run = self.run(points, units[:, None].expand(-1, m, -1))
         key = (id(x), piece.points.start, piece.points.stop)
         if self.seen is not None and key not in self._done:
             self.seen(run, points)
             self._done.add(key)
-        self.step(piece.points.stop - piece.points.start)
-        m, o = run.outputs.shape
-        units = torch.eye(o, dtype=run.outputs.dtype, device=run.outputs.device)[piece.outputs]
-        return self.parts(run, units[:, None].expand(-1, m, -1), group.way_of)
+        self.step(m)
+        return self.parts(run, group.way_of)
 
-    def parts(self, run: Pass, cotangents: Float[Tensor, "k m o"], ways: Mapping[str, Way]) -> Parts:
-        """The parts of combinations of the outputs, of the parameters in `ways`."""
-        signals, own = run.signals(cotangents, self.plan.backward)
+    def run(self, points: Inputs, cotangents: Float[Tensor, "k m o"]) -> Pass:
+        """One pass of points that are the snapshot's own, for these combinations of their outputs."""
+        return self.passes(self.snapshot, self.account, self.names, points, cotangents, self.plan.backward)
+
+    def parts(self, run: Pass, ways: Mapping[str, Way]) -> Parts:
+        """The parts that a pass gives, of the parameters in `ways`."""
         made: Parts = {}
         for name, way in ways.items():
-            factor = _part(self.account, run, signals, own, name, way, self.snapshot.values[name].numel())
+            factor = _part(self.account, run, name, way, self.snapshot.values[name].numel())
             if factor is not None:
                 made[name] = factor.like([_accumulated(t, self.dtype) for t in factor.tensors()])
         for name, factor in made.items():
@@ -119,18 +123,16 @@ class Tiles:
 def _part(
     account: Account,
     run: Pass,
-    signals: Sequence[Tensor],
-    own: Sequence[Tensor],
     name: str,
     way: Way,
     entries: int,
 ) -> Factor | None:
     """One parameter's part, from all its uses; None where it has none."""
     if name in account.left:
-        return Dense(own[account.left.index(name)])
+        return Dense(run.gradients[account.left.index(name)])
     factors: list[Factor] = []
     for i in account.of(name):
-        rule, rows = account.uses[i].rule, account.uses[i].rule.signals(signals[i])
+        rule, rows = account.uses[i].rule, account.uses[i].rule.signals(run.signals[i])
         activations = rule.activations(run.inputs[i])
         if isinstance(rule, Lookup):
             if rule.padding is not None:
@@ -138,7 +140,7 @@ def _part(
             factors.append(Ids(activations, rows))
         else:
             factors.append(Outer(activations, rows, rule.flipped))
-    biases = [account.uses[i].rule.bias(signals[i]) for i in account.biases(name)]
+    biases = [account.uses[i].rule.bias(run.signals[i]) for i in account.biases(name)]
     if way == "jacobian":
         dense = [factor.dense(entries) for factor in _merged(factors)] + biases
         return Dense(sum(dense[1:], dense[0])) if dense else None
@@ -245,7 +247,7 @@ def _products(
             for row, column in combinations_with_replacement(bands(first.points.stop - first.points.start), 2):
                 a = {name: part.take(row) for name, part in left.items()}
                 b = {name: part.take(column) for name, part in left.items()}
-                for layer, product in _product(a, b, group.riders, rates, form, layers):
+                for layer, product in layer_products(a, b, group.riders, rates, form, layers):
                     both = product if row != column else _symmetric(product, form)
                     yield _within(first, row), _within(first, column), layer, both
             others = tiles.of(group, count(x1))
@@ -257,7 +259,7 @@ def _products(
                 continue
             for second in tiles.pieces(group, other):
                 right = tiles.make(group, second, x1 if x2 is None else x2)
-                for layer, product in _product(left, right, group.riders, rates, form, layers):
+                for layer, product in layer_products(left, right, group.riders, rates, form, layers):
                     yield first, second, layer, product
                 del right  # before the next one exists
         del left
@@ -267,7 +269,7 @@ def _within(tile: Tile, points: slice) -> Tile:
     return Tile(slice(tile.points.start + points.start, tile.points.start + points.stop), tile.outputs)
 
 
-def _product(
+def layer_products(
     left: Parts,
     right: Parts,
     riders: Mapping[str, str],

@@ -1,6 +1,7 @@
 """`EmpiricalNTK`: the neural tangent kernel of a module with the weights that it has, exact or an error."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast, get_args
 
@@ -10,22 +11,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from ...data.inputs import Inputs, check_inputs, count
+from ...data.inputs import Inputs, check_inputs
 from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, RatesError
-from ...network.function import Readout, check_mode, check_module, class_name, pair_of_points
+from ...network.function import check_mode, check_module, class_name, pair_of_points
 from ...network.initialization import resolve_rates
-from ...network.reads import check_reads
 from ...network.snapshot import Snapshot
 from ..kernel import Kernel, Origin
 from . import contraction
 from .approximate import ApproximateNTK
-from .certificate import Reference, check_batch, check_outputs, not_differentiable, reference, wrong_parameter
+from .certified import Job, certified
 from .contraction import Tiles
 from .factors import Form
 from .operator import KernelOperator
-from .plan import PRODUCTS, Plan, make_plan
-from .tapping import OtherCallsError, Pass, account, looped, vectorized
-from .workload import workload
+from .plan import PRODUCTS, Plan
+from .tapping import OtherCallsError
 
 DEFAULT_MEMORY = 2**30
 
@@ -37,9 +36,9 @@ class EmpiricalNTK(Kernel):
     outputs of its diagonal blocks, `kernel.blocks(x1, x2)` all of it, (n1, o, n2, o).
 
     The kernel is of a snapshot: values, modes and `requires_grad` are those of the moment of construction; the module
-    is shared. Every call checks, on its own points, that outputs do not depend on the batch or on chance and that
-    gradients are those of plain autograd, and raises where they are not. Matrices are detached and have the dtype of
-    the model, in which they are computed; floating inputs are cast to it.
+    is shared. Every call checks that the outputs of its points do not depend on the batch or on chance, and on two of
+    them that gradients, and their kernel by the way that is taken, are those of plain autograd, and raises otherwise.
+    Matrices are detached and have the dtype of the model, in which they are computed; floating inputs are cast to it.
 
     Args:
         model: any nn.Module, called as model(x) for a tensor, model(*x) for a tuple or list, model(**x) for a
@@ -77,14 +76,16 @@ class EmpiricalNTK(Kernel):
         self,
         model: Any,
         rates: Any = None,
-        readout: Readout | None = None,
-        parameters: str | Iterable[str] | None = None,
-        memory: int | None = None,
+        readout: Any = None,
+        parameters: Any = None,
+        memory: Any = None,
         progress: bool = False,
         accumulate: torch.dtype | None = None,
     ):
-        if memory is not None and not memory > 0:
-            raise MemoryBudgetError("memory", f"is {memory}", "Give a positive number of bytes, or None for 1 GiB")
+        if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory <= 0):
+            raise MemoryBudgetError("memory", f"is {memory!r}", "Give a positive number of bytes, or None for 1 GiB")
+        if readout is not None and not callable(readout):
+            raise ModelError("readout", f"is a {type(readout).__name__}", "Give a function of what the model returns")
         _check_state(check_module(model))
         self.snapshot = Snapshot(model, readout)
         check_mode(model)
@@ -110,7 +111,9 @@ class EmpiricalNTK(Kernel):
     def tensor4(self, x1: Inputs, x2: Inputs | None) -> Tensor:
         def contract(tiles: Tiles) -> Tensor:
             if tiles.plan.method == PRODUCTS:
-                return self.operator(x1, x2).dense("blocks")
+                # Its own certificate may refuse what the tapped run has passed: the tiles are as exact.
+                with suppress(NotExactError, MemoryBudgetError):
+                    return self.operator(x1, x2).dense("blocks")
             return contraction.blocks(tiles, x1, x2, self.rates)
 
         return self._compute("blocks", x1, x2, contract)
@@ -124,9 +127,7 @@ class EmpiricalNTK(Kernel):
         self._check(x1, x2)
         return self._compute("per output", x1, x2, lambda t: contraction.per_output(t, x1, x2, self.rates))
 
-    def layers(
-        self, x1: Inputs, x2: Inputs | None = None, groups: Mapping[str, str | Iterable[str]] | None = None
-    ) -> dict[str, Float[Tensor, "n1 n2"]]:
+    def layers(self, x1: Inputs, x2: Inputs | None = None, groups: Any = None) -> dict[str, Float[Tensor, "n1 n2"]]:
         """What every layer adds to the kernel: {layer: its part of `kernel(x1, x2)`}, whose sum is the kernel.
 
         A layer is the module that holds a parameter, by its path; a parameter of the model itself goes by its name.
@@ -175,7 +176,7 @@ class EmpiricalNTK(Kernel):
         if form not in get_args(Form):
             raise DataError("form", f"is {form!r}", f"Choose one of {', '.join(get_args(Form))}")
         with self.snapshot.installed(self._whole):
-            return self._certified(cast(Form, form), x1, x2, self._whole).plan
+            return certified(self.snapshot, self._job(cast(Form, form), x1, x2, self._whole)).plan
 
     def operator(self, x1: Inputs, x2: Inputs | None = None, batch: int | None = None) -> KernelOperator:
         """The kernel between all outputs as products with vectors, without its matrix: for iterative solvers.
@@ -216,12 +217,13 @@ class EmpiricalNTK(Kernel):
     ) -> Any:
         layers = self._whole if layers is None else layers
         with self.snapshot.installed(layers), torch.no_grad():
-            tiles = self._certified(form, x1, x2, layers)
+            job = self._job(form, x1, x2, layers)
+            tiles = certified(self.snapshot, job)
             try:
                 result = self._watched(contract, tiles)
             except OtherCallsError:
                 # Parameters have other uses at other points: each point by plain autograd.
-                result = self._watched(contract, self._certified(form, x1, x2, layers, only_autograd=True))
+                result = self._watched(contract, certified(self.snapshot, job, only_autograd=True))
         dtype = self.accumulate or self.snapshot.dtype
         return tree_map(lambda t: t.to(dtype), result)
 
@@ -230,66 +232,8 @@ class EmpiricalNTK(Kernel):
         with tqdm(total=tiles.plan.made, desc="empirical ntk", unit="point", disable=not shown, leave=False) as bar:
             return contract(replace(tiles, step=bar.update))
 
-    def _certified(
-        self,
-        form: Form,
-        x1: Inputs,
-        x2: Inputs | None,
-        layers: Mapping[str, str],
-        only_autograd: bool = False,
-    ) -> Tiles:
-        """The plan, and a way of making parts that gives autograd's own gradients on two points of each input."""
-        names = tuple(layers)
-        pairs = [self.snapshot.cast(pair_of_points(x)) for x in ((x1,) if x2 is None else (x1, x2))]
-        check_reads(self.snapshot.model, pairs[0], lambda: self.snapshot.outputs(pairs[0]))
-        for pair in pairs:
-            check_outputs(self.snapshot, pair, 2)
-        references: list[Reference] = []
-        reason = ""
-        for passes, structured in ((vectorized, True), (looped, True), (looped, False)):
-            if only_autograd and structured:
-                reason = "the model makes other calls for some points than for others"
-                continue
-            try:
-                seen = account(self.snapshot, pairs[0], names, structured)
-            except Exception as error:
-                if not structured:
-                    raise not_differentiable(error) from error
-                reason = f"the taps fail: {_brief(error)}"
-                continue
-            counts = count(x1), count(x1 if x2 is None else x2)
-            work = workload(seen, self.snapshot.values, form, counts, x2 is None, layers, passes is vectorized)
-            work = replace(work, accumulator=torch.finfo(self._number).bits // 8)
-            plan = make_plan(work, self.memory, reason or "every use of a parameter has a rule, or is autograd's")
-            if not references:
-                references = [reference(self.snapshot, pair, names) for pair in pairs]
-            tiles = Tiles(self.snapshot, seen, passes, plan, names, self._number, self._seen)
-            try:
-                wrong = [name for expected in references if (name := wrong_parameter(tiles, expected)) is not None]
-            except MemoryBudgetError:
-                raise
-            except ModelError as error:
-                # The module itself runs: what fails is its tapped run, or its run under torch.func.
-                if not structured:
-                    raise
-                reason = f"the tapped run refuses: {_brief(error.__cause__ or error)}"
-                continue
-            except Exception as error:
-                if not structured:
-                    raise not_differentiable(error) from error
-                reason = f"torch.func refuses: {_brief(error)}"
-                continue
-            if not wrong:
-                return tiles
-            reason = f"the rebuilt gradient of `{wrong[0]}` is wrong"
-        raise NotExactError(
-            f"`{wrong[0]}`",
-            "its gradient at a point depends on the other points of the batch, or on chance",
-            "Call model.eval(), and use layers that see one point at a time",
-        )
-
-    def _seen(self, run: Pass, x: Inputs) -> None:
-        check_batch(self.snapshot, run, x)
+    def _job(self, form: Form, x1: Inputs, x2: Inputs | None, layers: Mapping[str, str]) -> Job:
+        return Job(form, x1, x2, layers, self.memory, self._number)
 
     @property
     def _whole(self) -> dict[str, str]:
@@ -303,34 +247,38 @@ class EmpiricalNTK(Kernel):
             return self.accumulate
         return torch.promote_types(self.snapshot.dtype, torch.float32)
 
-    def _layers(self, groups: Mapping[str, str | Iterable[str]] | None) -> dict[str, str]:
+    def _layers(self, groups: Any) -> dict[str, str]:
         """{parameter: its layer}."""
         if groups is None:
             return {name: name.rpartition(".")[0] or name for name in self.rates}
+        if not isinstance(groups, Mapping) or not groups:
+            raise RatesError("groups", f"is {groups!r}", "Give {name: parameters or modules}, at least one")
         layers: dict[str, str] = {}
         for group, asked in groups.items():
-            found = {name for name in _chosen(self.snapshot.model, asked) if name in self.rates}
+            found = {name for name in _chosen(self.snapshot.model, asked, f"groups[{group!r}]") if name in self.rates}
             if not found:
                 raise RatesError(f"groups={group!r}", "names no parameter that learns", "See named_parameters()")
             if both := found & set(layers):
                 raise RatesError(f"groups={group!r}", f"overlaps another in `{min(both)}`", "Name it in one group")
-            layers |= dict.fromkeys(found, group)
+            layers.update(dict.fromkeys(found, str(group)))
         return layers
 
 
-def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> set[str]:
+def _chosen(model: nn.Module, parameters: Any, argument: str = "parameters") -> set[str]:
     """The parameters that are named, or lie in a module that is; a tied parameter goes by any of its names."""
     canonical = {id(parameter): name for name, parameter in model.named_parameters()}
     if parameters is None:
         return set(canonical.values())
-    names = [parameters] if isinstance(parameters, str) else list(parameters)
+    names = [parameters] if isinstance(parameters, str) else parameters
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise RatesError(argument, f"is {parameters!r}", "Give the name of a parameter or module, or several")
     everyone = dict(model.named_parameters(remove_duplicate=False))
     chosen: set[str] = set()
     for asked in names:
         found = {canonical[id(p)] for name, p in everyone.items() if name == asked or name.startswith(f"{asked}.")}
         if not found:
             some = ", ".join(f"`{name}`" for name in list(canonical.values())[:4])
-            raise RatesError(f"parameters=`{asked}`", "names no parameter or module", f"Names are like {some}")
+            raise RatesError(f"{argument}=`{asked}`", "names no parameter or module", f"Names are like {some}")
         chosen |= found
     return chosen
 
@@ -361,8 +309,3 @@ def _check_dtypes(snapshot: Snapshot, names: Iterable[str]) -> None:
     dtype, name = next(iter(dtypes.items()))
     if not dtype.is_floating_point:
         raise ModelError(f"`{name}`", f"has dtype {dtype}", "Use real parameters")
-
-
-def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:90]}{'...' if len(text) > 90 else ''}"

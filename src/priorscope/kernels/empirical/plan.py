@@ -19,7 +19,7 @@ from .workload import Share, Way, Workload
 PRODUCTS = "NTK-vector products"
 
 
-SPARE = 8
+SPARE = 4
 """One part in this many of the budget is left to the allocator and the libraries' scratch."""
 
 FLOPS_PER_WRITE = 64
@@ -27,6 +27,9 @@ FLOPS_PER_WRITE = 64
 
 FLOPS_PER_PRODUCT = 2 * 10**7
 """What one product with the Jacobian costs beside its own flops, in flops of a large matrix product; measured."""
+
+FLOPS_PER_PASS = 10**8
+"""What one pass through a module costs beside its own flops, in flops of a large matrix product; measured."""
 
 FEW_ROWS = 4096
 """A backward pass with fewer rows than this in its matrix products is better shared by all outputs; measured."""
@@ -92,7 +95,7 @@ class Plan:
             f"{self.form} of {self.n1} x {self.n2} points, {self.outputs} outputs",
             f"method       {self.method} ({self.reason})",
             f"backward     {self.backward}",
-            f"certificate  {self.certificate_flops:.3g} flops: outputs twice in batches, gradients by plain autograd",
+            f"certificate  {self.certificate_flops:.3g} flops: all outputs in batches, two points by plain autograd",
             f"flops        {self.flops:.3g}",
             f"memory       {self.bytes / 1e6:.4g} MB of {self.memory / 1e6:.4g} MB",
         ]
@@ -138,7 +141,8 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
     if work.form == "blocks":
         by_products = _products_flops(work)
         compared = "{:.3g} flops instead of {:.3g}"
-        if by_products + work.n2 * work.outputs * FLOPS_PER_PRODUCT < flops:
+        same_numbers = work.number == work.element  # products run in the model's dtype
+        if same_numbers and by_products + work.n2 * work.outputs * FLOPS_PER_PRODUCT < flops:
             rejected[method], method = compared.format(flops, by_products), PRODUCTS
             flops, reason = by_products, "there are many outputs"
         else:
@@ -166,12 +170,12 @@ def make_plan(work: Workload, memory: int, reason: str = "") -> Plan:
 
 
 def certificate_flops(work: Workload) -> int:
-    """Two points by plain autograd and by the tapped run, and the outputs of all points in batches, twice."""
+    """The outputs of all points in batches, and two points by plain autograd and by the tapped run."""
     points = work.n1 + (0 if work.same or work.one_sided else work.n2)
     sets = 1 if work.same or work.one_sided else 2
     own = sum(share.making("jacobian", 1) for share in work.shares)
     # Plain autograd's backward pass makes the gradients of the weights too.
-    return 2 * points * work.forward_flops + sets * 2 * (2 * work.forward_flops + 2 * work.backward_flops + 2 * own)
+    return points * work.forward_flops + sets * 2 * (8 * work.forward_flops + 3 * work.backward_flops + 2 * own)
 
 
 def _cheapest(share: Share, work: Workload) -> Way:
@@ -240,9 +244,12 @@ def _making_bytes(group: Group, work: Workload) -> int:
         share.kept("grams", k) + (k * share.size if way == "jacobian" else 0)
         for share, way in zip(group.shares, group.ways, strict=True)
     )
-    live = points * work.activations
+    # One point's graph at a time, or all of them.
+    live = (points if work.vectorized else 1) * work.activations
+    if not work.vectorized:
+        signals += work.probes + own
     # What moves backwards through the graph: the largest activations, some at a time.
-    backward = live // 4 * (k if _at_once(group, work) else 1)
+    backward = live // 2 * (k if _at_once(group, work) else 1)
     return made + live + backward + (signals + points * layout) * work.element
 
 
@@ -292,16 +299,15 @@ def _with_outputs(group: Group, work: Workload, usable: int, outputs: int) -> Gr
     if work.one_sided:
         streamed = _largest(n, lambda t: fits(1, t))
         return replace(group, samples=streamed, streamed=streamed, outputs=outputs)
-    # What stays decides how often points are made again; pieces of a few points are made nearly as fast as large ones.
-    samples = _largest(n, lambda s: fits(s, 1))
-    while True:
+    # What stays decides how often points are made again, what is made at once how many passes that takes.
+    most, tried = _largest(n, lambda s: fits(s, 1)), []
+    while most:
+        samples = ceil(n / ceil(n / most))  # tiles of equal size
         streamed = _largest(samples, partial(fits, samples))
-        if streamed * work.positions >= min(32, samples) or streamed >= samples // 4 or samples <= 1:
-            break
-        samples = samples * 3 // 4
-    samples = ceil(n / ceil(n / samples))  # tiles of equal size
-    streamed = ceil(samples / ceil(samples / min(streamed, samples)))
-    return replace(group, samples=samples, streamed=streamed, outputs=outputs)
+        streamed = ceil(samples / ceil(samples / streamed))
+        tried.append(replace(group, samples=samples, streamed=streamed, outputs=outputs))
+        most = most * 3 // 4
+    return min(tried, key=lambda choice: _cost(choice, work))
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
@@ -363,7 +369,9 @@ def bands(points: int) -> list[slice]:
 
 
 def _cost(group: Group, work: Workload) -> int:
-    return _flops(group, work) + FLOPS_PER_WRITE * group.kept(group.outputs) * _made(group, work)
+    made = _made(group, work)
+    passes = ceil(made / (group.streamed if work.vectorized else 1))
+    return _flops(group, work) + FLOPS_PER_WRITE * group.kept(group.outputs) * made + FLOPS_PER_PASS * passes
 
 
 def _row(share: Share, way: Way, work: Workload) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from ...data.inputs import Inputs, count, leaves, take
-from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, PriorscopeError
+from ...data.inputs import Inputs, count, leaves, loaded, take
+from ...errors import DataError, MemoryBudgetError, ModelError, NotExactError, PriorscopeError, brief
 from ...network.derivatives import backward_product, forward_product, twice_backward_product
 from ...network.function import cast, pair_of_points, place_of
 from ...network.reads import check_reads
@@ -65,7 +65,7 @@ class JacobianProducts:
         if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
             raise DataError("batch", f"is {batch}", "Give a number of points, or None")
         self.snapshot, self.names = snapshot, names
-        self.x = cast(x, snapshot.values.values(), copy=True)
+        self.x = cast(loaded(x), snapshot.values.values(), copy=True)
         self.points = count(self.x)
         pair = pair_of_points(self.x)
         check_reads(snapshot.model, pair, lambda: snapshot.outputs(pair))
@@ -201,7 +201,7 @@ class JacobianProducts:
             except PriorscopeError:
                 raise
             except Exception as error:
-                refused.append(f"{method}: {_brief(error)}")
+                refused.append(f"{method}: {brief(error)}")
                 continue
             if _dual(u, product, gradient, tangent):
                 return method, "; ".join(refused) or "it agrees with plain autograd"
@@ -319,8 +319,3 @@ def _finite(values: Tensor, place: str) -> Tensor:
             "Look for a root, a logarithm or a division at 0 in the model, or use float64",
         )
     return values
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:90]}{'...' if len(text) > 90 else ''}"

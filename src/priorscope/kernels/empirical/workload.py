@@ -80,7 +80,8 @@ class Workload:
     differentiated. element: bytes of one number. accumulator: bytes of one number of the results and products.
     activations: bytes that one point's forward pass keeps for the backward pass. probes: numbers in all outputs of
     structured uses of one point. forward_flops, backward_flops: of one point (and one output). held: bytes that are
-    in use all the time. widest: the rows that one point gives to a typical matrix product.
+    in use all the time. positions: the most rows that one point gives to a matrix product.
+    vectorized: whether all points of a tile run at once. layers: how many results there are.
     """
 
     form: Form
@@ -173,6 +174,7 @@ def _shares(seen: Account, entries: Mapping[str, int], layers: Mapping[str, str]
             if (
                 bias is not None
                 and bias in entries
+                and all(use.rule.bias_is_one for use in used)
                 and seen.biases(bias) == seen.of(name)
                 and layers[bias] == layers[name]
             ):

@@ -63,13 +63,15 @@ def account(snapshot: Snapshot, x: Inputs, names: Sequence[str], structured: boo
                 grads = torch.autograd.grad(out.sum(), [*live, *tap.probes], allow_unused=True)
             backward = flops.total - forward
         seen = {name for name, grad in zip(names, grads, strict=False) if grad is not None}
-        if seen <= left:
+        if seen <= left or not structured:
             break
         left |= seen
     saved.add(out)
     for kept in tap.inputs:
         saved.add(kept)
-    return Account(tuple(tap.uses), tuple(n for n in names if n in seen), out.shape[1], saved.bytes, forward, backward)
+    # Without structure all are autograd's, those too that this point does not use.
+    to_autograd = tuple(name for name in names if name in seen or not structured)
+    return Account(tuple(tap.uses), to_autograd, out.shape[1], saved.bytes, forward, backward)
 
 
 class _Saved:

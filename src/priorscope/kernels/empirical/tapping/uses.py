@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,10 +23,12 @@ from torch.nn import functional
 class Rule(ABC):
     """How one kind of use makes rows. Rules are values: two uses with equal rules have rows of one kind.
 
-    flipped: ∂f/∂w is laid out as (groups, p, q) and not as (groups, q, p).
+    flipped: ∂f/∂w is laid out as (groups, p, q) and not as (groups, q, p). bias_is_one: a bias is one more activation,
+    1, of the same signals.
     """
 
     flipped: bool = False
+    bias_is_one: ClassVar[bool] = True
 
     @abstractmethod
     def activations(self, x: Tensor) -> Tensor:
@@ -96,6 +98,7 @@ class Transposed(Rule):
 
     convolution: Convolution
     flipped: bool = True
+    bias_is_one: ClassVar[bool] = False  # rows of signals are patches, and a bias sees each entry once
 
     def activations(self, x: Tensor) -> Tensor:
         c = self.convolution

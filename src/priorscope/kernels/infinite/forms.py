@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_map
 
 from ...network.watching import Node, Ref
 from . import pointwise as ops
-from .duals.polynomial import Coefficients, hermite_coefficients
-from .fusion import Fused
+from .duals.polynomial import Coefficients
+from .fusion import Fused, constant
 
 DEGREE = 24
 
@@ -92,7 +92,7 @@ def _form(node: Node, forms: dict[int, Form | None]) -> Form | None:
         if isinstance(leaf, Ref):
             if leaf.node.index in forms:
                 return forms[leaf.node.index]
-            value = leaf.node.value
+            value = constant(leaf.node)
             return Polynomial((float(value),)) if value is not None else None
         return Polynomial((float(leaf),)) if isinstance(leaf, (int, float)) and not isinstance(leaf, bool) else leaf
 
@@ -119,6 +119,8 @@ def _of_module(module: nn.Module, x: Form | None) -> Form | None:
 
 def _of_call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Form | None:
     x, *rest = args
+    if target in (torch.zeros_like, torch.ones_like):
+        return Polynomial((float(target is torch.ones_like),))
     if target in ops.SAME or target in ops.CAST:
         return x
     if target is F.leaky_relu or target is F.leaky_relu_:
@@ -182,10 +184,6 @@ def _of_two(target: Any, x: Any, y: Any) -> Form | None:
     if target in ops.POWER:
         number = y.number if isinstance(y, Polynomial) else None
         return _power(x, int(number)) if number is not None and number.is_integer() and number > 0 else None
-    if target in ops.HERMITE and x == Polynomial((0.0, 1.0)):
-        number = y.number if isinstance(y, Polynomial) else None
-        physicists = target is torch.special.hermite_polynomial_h
-        return Polynomial(hermite_coefficients(int(number), physicists)) if number and number <= DEGREE else None
     if target in ops.COMPARE and isinstance(y, Polynomial) and y.number == 0:
         return _sides_of(x, lambda value: float(bool(target(torch.tensor(value), 0.0))), jump=True)
     return _extreme(target, x, y) if target in ops.LARGER else None

@@ -4,6 +4,7 @@
 pointwise operations alone is a function of it, whose parts are correlated and must not be taken for branches.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from ...network.watching import Graph, Node, Ref
 from .moments import Refused
-from .pointwise import pointwise
+from .pointwise import CONSTANTS, pointwise
 from .registry import Dual, find
 
 REACH = 14.0
@@ -87,7 +88,7 @@ class Fused:
                 return leaf
             if leaf.node.index in values:
                 return values[leaf.node.index]
-            return _constant(leaf.node)
+            return constant(leaf.node)
 
         for node in self.nodes:
             row = pointwise(node.target)
@@ -161,7 +162,7 @@ def _root(node: Node, roots: dict[int, Node]) -> Node | None:
         if ref.node.data:
             source = roots.get(ref.node.index, ref.node)
             sources[source.index] = source
-        elif ref.node.kind != "constant" or ref.node.value is None or ref.node.value.numel() != 1:
+        elif constant(ref.node) is None:
             return None
     if len(sources) != 1:
         return None
@@ -181,7 +182,12 @@ def _parts(node: Node, roots: dict[int, Node]) -> tuple[Node, ...]:
     return tuple(found[index] for index in sorted(found))
 
 
-def _constant(node: Node) -> Any:
-    assert node.value is not None
-    value = node.value.detach().reshape(())
+def constant(node: Node) -> Tensor | None:
+    """The value of one entry that a node has for all points: a buffer, or a tensor made from Python numbers."""
+    value = node.value if node.kind == "constant" else None
+    if node.kind == "call" and node.target in CONSTANTS and not node.refs and math.prod(node.shape) == 1:
+        value = node.target(*node.args, **node.kwargs)
+    if value is None or value.numel() != 1:
+        return None
+    value = value.detach().reshape(())
     return value.to(torch.float64) if value.is_floating_point() else value

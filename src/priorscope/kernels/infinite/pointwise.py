@@ -98,7 +98,8 @@ SINE = (torch.sin, Tensor.sin, Tensor.sin_)
 COSINE = (torch.cos, Tensor.cos, Tensor.cos_)
 EXPONENTIAL = (torch.exp, Tensor.exp, Tensor.exp_)
 ERF = (torch.erf, Tensor.erf, Tensor.erf_, torch.special.erf)
-HERMITE = (torch.special.hermite_polynomial_he, torch.special.hermite_polynomial_h)
+LIKE = (torch.zeros_like, torch.ones_like, torch.full_like)
+CONSTANTS = (torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.zeros, torch.ones, torch.full)
 SMOOTH = (
     *(torch.tanh, F.tanh, Tensor.tanh, Tensor.tanh_, torch.tanh_, torch.sigmoid, F.sigmoid, Tensor.sigmoid),
     *(Tensor.sigmoid_, torch.sigmoid_, torch.special.expit, F.silu, F.mish, F.gelu, F.logsigmoid, F.tanhshrink),
@@ -115,7 +116,7 @@ FUNCTIONS: dict[Any, Pointwise] = {
     **dict.fromkeys(
         (*ADD, *SUBTRACT, *REVERSED, *MULTIPLY, *NEGATE, *SAME, *SQUARE, *SINE, *COSINE, *EXPONENTIAL), Pointwise()
     ),
-    **dict.fromkeys((*ERF, *HERMITE, *SMOOTH), Pointwise()),
+    **dict.fromkeys((*ERF, *LIKE, *SMOOTH), Pointwise()),
     **dict.fromkeys(DIVIDE, Pointwise(nonzero=_divisor)),
     **dict.fromkeys((Tensor.__rtruediv__, Tensor.__rdiv__), Pointwise(nonzero=_argument)),
     **dict.fromkeys(AWAY_FROM_ZERO, Pointwise(nonzero=_argument)),

@@ -39,12 +39,3 @@ def _hermite(coefficients: Coefficients, j: int, v: Tensor) -> Tensor:
         m = j + 2 * i
         total = total * v + coefficients[m] * (factorial(m) / (2**i * factorial(i) * factorial(j)))
     return total
-
-
-def hermite_coefficients(n: int, physicists: bool = False) -> Coefficients:
-    """Coefficients of He_n, or of H_n(x) = 2^{n/2} He_n(√2 x)."""
-    found = [0.0] * (n + 1)
-    for i in range(n // 2 + 1):
-        size = factorial(n) / (factorial(i) * factorial(n - 2 * i))
-        found[n - 2 * i] = (-1) ** i * size * (2.0 ** (n - 2 * i) if physicists else 0.5**i)
-    return tuple(found)

@@ -35,6 +35,7 @@ class Moments:
     between: of two sets of points, or of each point with itself. pairs: of all pairs of positions.
     own: with pairs, and between two sets: the moments of the points of each set with themselves.
     gram: rows are the first columns, so that the leading diagonal holds points against themselves.
+    same: the other pairs of points that coincide, as indices of rows and of columns.
     layers: names of the weights whose randomness makes the coordinates; none for the input itself.
     gaussian: the coordinates are independent Gaussians (a linear layer's outputs, and sums of these).
     mean_zero: the coordinates have mean zero.
@@ -48,6 +49,7 @@ class Moments:
     shape: tuple[int, ...]
     opposition: Float[Tensor, "*pairs"] | None = None
     gram: bool = False
+    same: tuple[Tensor, Tensor] | None = None
     layers: frozenset[str] = frozenset()
     gaussian: bool = False
     mean_zero: bool = False
@@ -219,16 +221,41 @@ def with_variances(values: Tensor, variances: Tensor, m: Moments) -> Tensor:
     Args:
         values: like m.nngp. variances: like m.v1; of a Gram block, its leading rows.
     """
-    if m.between and not m.gram:
-        return values
     if not m.between and not m.pairs:
         return variances
+    if m.between and not m.gram and m.same is None:
+        return values
     if values.requires_grad or variances.requires_grad:
         values = values.clone()
-    diagonal = values[: len(variances), : len(variances)].diagonal(dim1=0, dim2=1) if m.between else values
-    if m.between:
-        diagonal = diagonal.movedim(-1, 0)  # (n, *positions)
-    if m.pairs:
-        diagonal = diagonal.diagonal(dim1=-2, dim2=-1)
-    diagonal.copy_(variances)
+    if not m.between:
+        values.diagonal(dim1=-2, dim2=-1).copy_(variances)
+        return values
+    for rows, columns in _coinciding(m):
+        if m.pairs:
+            at = torch.arange(variances.shape[-1], device=values.device)
+            values[rows[:, None], columns[:, None], at, at] = variances[rows]
+        else:
+            values[rows, columns] = variances[rows]
     return values
+
+
+def with_own(m: Moments) -> Moments:
+    """Moments of all pairs of positions where, between points that coincide, they are those of the point with itself."""
+    if m.own is None or (not m.gram and m.same is None):
+        return m
+    first, changed = m.own[0], {}
+    for name in ("nngp", "gap", "tangent"):
+        values = getattr(m, name).clone()
+        for rows, columns in _coinciding(m):
+            values[rows, columns] = getattr(first, name)[rows]
+        changed[name] = values
+    return m.replace(**changed)
+
+
+def _coinciding(m: Moments) -> list[tuple[Tensor, Tensor]]:
+    """Indices of rows and columns of the points that meet themselves."""
+    found = [] if m.same is None else [m.same]
+    if m.gram:
+        diagonal = torch.arange(min(m.nngp.shape[:2]), device=m.nngp.device)
+        found.append((diagonal, diagonal))
+    return found

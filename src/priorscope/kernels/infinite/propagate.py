@@ -16,7 +16,7 @@ from ...network.watching import Graph, Node, Ref
 from .fused import entry as fused_entry
 from .fusion import Fused, fuse
 from .law import Law
-from .moments import Moments, Refused, with_variances
+from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
 from .shape_calls import RESHAPES
 from .start import Data
@@ -169,8 +169,10 @@ def _ruled(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> 
     first, second = side(0), side(1)
     result = result.replace(v1=first.v1, v2=second.v1, own=(first, second) if result.pairs else None)
     nothing = torch.zeros_like(result.v1)
-    return result.replace(
-        nngp=with_variances(result.nngp, result.v1, result), gap=with_variances(result.gap, nothing, result)
+    return with_own(
+        result.replace(
+            nngp=with_variances(result.nngp, result.v1, result), gap=with_variances(result.gap, nothing, result)
+        )
     ), error
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .moments import Moments, Refused, root, with_variances
+from .moments import Moments, Refused, root, with_own, with_variances
 
 NEAR = 1e-3
 """Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself; opposite ones from the sum."""
@@ -71,11 +71,14 @@ class Data:
             shape=self.shape,
             opposition=opposition,
             gram=self.gram,
+            same=_coincidences(a, b, self.gram),
             channel=channel,
             pairs=has_pairs,
         )
         m = m.replace(nngp=with_variances(k, v1, m), gap=with_variances(gap, torch.zeros_like(v1), m))
-        return m.replace(own=(self.own(0).moments(channel), self.own(1).moments(channel))) if has_pairs else m
+        if not has_pairs:
+            return m
+        return with_own(m.replace(own=(self.own(0).moments(channel), self.own(1).moments(channel))))
 
     def _rows(self, x: Tensor, channel: int) -> Tensor:
         """(n, c), or (n, P, c) with positions."""
@@ -94,6 +97,19 @@ class Data:
             gap = torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist").square() / (2 * a.shape[-1])
         m = Moments(k, v, v, gap, torch.zeros_like(k), self.shape, channel=channel, between=False, pairs=has_pairs)
         return m.replace(nngp=with_variances(k, v, m), gap=with_variances(gap, torch.zeros_like(v), m))
+
+
+def _coincidences(a: Tensor, b: Tensor, gram: bool) -> tuple[Tensor, Tensor] | None:
+    """The pairs of equal points, as indices; those on the diagonal of a Gram matrix are left out."""
+    first, second = (x.detach().flatten(1).cpu().contiguous().numpy() for x in (a, b))
+    places: dict[bytes, list[int]] = {}
+    for j, row in enumerate(second):
+        places.setdefault(row.tobytes(), []).append(j)
+    found = [(i, j) for i, row in enumerate(first) for j in places.get(row.tobytes(), []) if not (gram and i == j)]
+    if not found:
+        return None
+    rows, columns = torch.tensor(found, device=a.device).T
+    return rows, columns
 
 
 def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:

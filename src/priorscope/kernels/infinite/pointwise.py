@@ -129,9 +129,7 @@ FUNCTIONS: dict[Any, Pointwise] = {
     **dict.fromkeys((F.elu, F.elu_, F.selu, F.celu, F.softsign, torch.selu, torch.celu), Pointwise(_at(0.0))),
     **dict.fromkeys((*COMPARE, *LARGER), Pointwise(_difference)),
     **dict.fromkeys((*CLAMP, *CLAMP_ONE), Pointwise(_clamp)),
-    **dict.fromkeys(
-        (torch.clamp_max, Tensor.clamp_max, Tensor.clamp_max_), Pointwise(lambda x, max: [x - max])
-    ),
+    **dict.fromkeys((torch.clamp_max, Tensor.clamp_max, Tensor.clamp_max_), Pointwise(lambda x, max: [x - max])),
     **dict.fromkeys(WHERE, Pointwise()),
     F.relu6: Pointwise(_at(0.0, 6.0)),
     F.hardsigmoid: Pointwise(_at(-3.0, 3.0)),

@@ -1,4 +1,4 @@
-"""Powers of each side: φ(x) = right·x^k above 0, left·|x|^k below: sign and step (k = 0), relu(x)^k, x·|x|, monomials."""
+"""Powers of each side: φ(x) = right·x^k above 0, left·|x|^k below: sign and step (k = 0), relu(x)^k, x·|x|."""
 
 from functools import lru_cache
 from math import factorial, pi

@@ -1,4 +1,4 @@
-"""Polynomials, by the Hermite polynomials of each point's own variance: monomials, Hermite polynomials, sums of them."""
+"""Polynomials, by the Hermite polynomials of each point's own variance: monomials, sums of them."""
 
 from math import comb, factorial
 

@@ -11,6 +11,7 @@ from ..pointwise import ADD, DIVIDE, MULTIPLY, NEGATE, SAME, SUBTRACT
 from ..registry import rule
 from ..start import Data
 
+
 @rule(*ADD)
 def sum_of_branches(call: Any, input: Any, other: Any, *, alpha: Any = 1, init: Law) -> Moments:
     """K ↦ K_a + K_b and Θ ↦ Θ_a + Θ_b, where the branches are uncorrelated and one has mean zero. Source: Yang 2019

@@ -19,7 +19,10 @@ def exponential(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: flo
 
 
 def gaussian(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: float) -> Expectations:
-    """a²/√D and 4a²b² k/D^{3/2}, D = det(I − 2bΣ) = 1 − 2b(v1 + v2) + 4b²(v1 v2 − k²). Source: the Gaussian integral."""
+    """a²/√D and 4a²b² k/D^{3/2}, D = det(I − 2bΣ) = 1 − 2b(v1 + v2) + 4b²(v1 v2 − k²).
+
+    Source: the Gaussian integral.
+    """
     s, delta = v1 + v2, v1 - v2
     spread = 4 * b * b * (gap * (s - gap) - delta.square() / 4)
     middle = 1 - 2 * b * s

@@ -183,7 +183,7 @@ def powers_of_sides(left, right, degree, v1, v2, gap):
     with mpmath.workdps(50):
         v1, v2, gap = (mpmath.mpf(value) for value in (v1, v2, gap))
         size = mpmath.sqrt(v1 * v2)
-        theta = mpmath.acos(((v1 + v2) / 2 - gap) / size)
+        theta = mpmath.acos(min(((v1 + v2) / 2 - gap) / size, mpmath.mpf(1)))
 
         def moment(n, left, right):
             both, cross = j(n, theta), j(n, mpmath.pi - theta)

@@ -8,7 +8,6 @@ from priorscope import Initialization
 from priorscope.errors import NoRuleError
 from priorscope.kernels.infinite import infinite_width, kernel_map
 from priorscope.kernels.infinite.registry import RULES
-from tests.cases import mlp
 
 INIT = Initialization(1.5, 0.1)
 
@@ -68,14 +67,24 @@ def test_what_is_not_finite_or_does_not_depend_on_the_inner_product_raises():
             RULES.pop(Own)
 
 
-def test_the_arc_cosine_map_is_relu(network):
+def test_an_arc_cosine_without_a_derivative_at_coinciding_points_raises(network):
     @kernel_map(Own)
     def relu(inner, norm1, norm2):
         size = norm1 * norm2
-        theta = torch.acos((inner / size).clamp(-1 + 1e-15, 1 - 1e-15))
+        theta = torch.acos((inner / size).clamp(-1 + 1e-12, 1 - 1e-12))
         return size * (torch.sin(theta) + (torch.pi - theta) * torch.cos(theta)) / (2 * torch.pi)
 
+    with pytest.raises(NoRuleError, match="derivative at coinciding points"):
+        infinite_width(network, INIT)(torch.randn(5, 3))
+
+
+def test_the_normalized_exponential(network):
+    @kernel_map(Own)
+    def normalized(inner, norm1, norm2):
+        return norm1 * norm2 * torch.exp(inner / (norm1 * norm2) - 1)
+
     x = torch.randn(5, 3)
-    found = infinite_width(network, INIT)(x)
-    for a, b in zip(infinite_width(INIT.apply_(mlp(3, 8, 8, 1), 0), INIT)(x), found, strict=True):
-        assert float((a - b).abs().max()) <= 1e-6 * float(a.max())
+    answer = infinite_width(network[:3], INIT)(x)
+    k = 1.5 * x @ x.T / 3 + 0.1
+    size = k.diagonal().sqrt().outer(k.diagonal().sqrt())
+    assert torch.allclose(answer.nngp, 1.5 * size * torch.exp(k / size - 1) + 0.1)

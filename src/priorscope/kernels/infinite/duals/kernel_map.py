@@ -9,7 +9,7 @@ from torch import Tensor
 from ..moments import Refused, root
 from ..registry import Expectations, dual
 
-Kappa = Callable[[Tensor, Tensor, Tensor], Tensor]
+NEARBY, JUMP = 1e-4, 0.1
 
 
 def kernel_map(*keys: Any, settings: tuple[str, ...] = (), odd: bool = False) -> Callable[[Any], Any]:
@@ -17,7 +17,8 @@ def kernel_map(*keys: Any, settings: tuple[str, ...] = (), odd: bool = False) ->
 
     inner is E[uv] (the inner product over the number of coordinates), norm1 and norm2 are √E[u²] and √E[v²]; κ works
     elementwise for shapes that broadcast, with torch functions. ∂κ/∂inner is E[φ'φ'] of every φ that has this κ
-    (Price's theorem), by autograd. A point with itself has κ(v, √v, √v).
+    (Price's theorem), by autograd. A point with itself has κ(v, √v, √v), and the derivative must be right there too:
+    arccos has none at 1, and a clamp makes it 0.
 
     Args:
         keys: the module classes or torch functions that stand for it; what they compute on finite networks is theirs.
@@ -66,6 +67,8 @@ def kernel_map(*keys: Any, settings: tuple[str, ...] = (), odd: bool = False) ->
                     f"has a kernel map that is not finite, or whose derivative is not, at {bad} pairs",
                     "Define it at coinciding and at zero points too (torch.where)",
                 )
+            if k is v1:
+                _check_slope(kappa, k.detach(), norm1.detach(), slope.detach(), given)
             return Expectations(value if keep else value.detach(), slope if keep else slope.detach())
 
         mapped.__name__ = kappa.__name__
@@ -74,3 +77,15 @@ def kernel_map(*keys: Any, settings: tuple[str, ...] = (), odd: bool = False) ->
         return kappa
 
     return register
+
+
+def _check_slope(kappa: Any, v: Tensor, norm: Tensor, slope: Tensor, given: dict[str, Any]) -> None:
+    """Refuses a derivative at coinciding points that is not the limit of that beside them."""
+    with torch.enable_grad():
+        inner = (v * (1 - NEARBY)).requires_grad_()
+        (beside,) = torch.autograd.grad(kappa(inner, norm, norm, **given).sum(), inner)
+    if bool(((slope - beside).abs() > JUMP * beside.abs().max()).any()):
+        raise Refused(
+            "has a kernel map whose derivative at coinciding points is not the limit of that beside them",
+            "Write it without arccos and clamps there: θ = 2 atan2(√(1 − c), √(1 + c))",
+        )

@@ -279,10 +279,6 @@ REFUSED = {
     "a changed weight": (lambda m, x: F.linear(x, m.c.weight * 2), "a computed tensor as its weight"),
     "a product with the input": (lambda m, x: m.c(m.a(x) * x), "multiplies by the data"),
     "a constant after an activation": (lambda m, x: m.c((m.a(x).relu() + m.b(x)) + 1), "mean is not zero"),
-    "an activation of what has no Gaussian law": (
-        lambda m, x: m.c((m.a(x).relu()[:, :2] * 1.0).tanh() @ m.b.weight),
-        "not Gaussian",
-    ),
     "a divisor that comes to zero": (lambda m, x: (lambda h: m.c(h.cos() / h))(m.a(x)), "comes to 0"),
     "softmax": (lambda m, x: m.c(torch.softmax(m.a(x), -1)), "`torch.softmax` in the model"),
     "mixed points": (lambda m, x: m.c(m.a(x).reshape(3, -1).T), "mixes the axis of the points"),

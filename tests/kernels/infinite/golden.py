@@ -30,6 +30,10 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
+def polynomial(coefficients: list[float]) -> Callable[[Tensor], Tensor]:
+    return lambda h: sum(c * h**i for i, c in enumerate(coefficients))
+
+
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "leakyrelu": nn.LeakyReLU,
@@ -40,8 +44,14 @@ ACTIVATIONS = {
     "sigmoid": nn.Sigmoid,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
-    "sin": lambda a, b, c: Pointwise(torch.sin),
-    "cos": lambda a, b, c: Pointwise(torch.cos),
+    "sin": lambda a, b, c: Pointwise(lambda h: a * torch.sin(b * h + c)),
+    "cos": lambda a, b, c: Pointwise(lambda h: a * torch.cos(b * h + c)),
+    "sign": lambda: Pointwise(torch.sign),
+    "exp": lambda a, b: Pointwise(lambda h: a * torch.exp(b * h)),
+    "gaussian": lambda a, b: Pointwise(lambda h: a * torch.exp(b * h**2)),
+    "monomial": lambda k: Pointwise(lambda h: h**k),
+    "rectmonomial": lambda k: Pointwise(lambda h: torch.relu(h) ** k),
+    "polynomial": lambda c: Pointwise(polynomial(c)),
 }
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from priorscope.errors import NoRuleError
 from priorscope.kernels.infinite.registry import find
 from priorscope.linalg.quadrature import hermite_pairs
 from tests.kernels.infinite.oracles import expectation
@@ -93,14 +91,3 @@ def test_exact_derivatives_by_price():
 
         slope = (value(k + step)[0] - value(k - step)[0]) / (2 * step)
         np.testing.assert_allclose(slope, value(k)[1], atol=1e-7)
-
-
-@pytest.mark.parametrize("module", [nn.ReLU6(), nn.Hardtanh(), nn.Hardswish(), nn.Threshold(0.1, 0.0), nn.ELU()])
-def test_kinked_functions_without_a_closed_form_raise(module):
-    from priorscope import Initialization
-    from priorscope.kernels.infinite import infinite_width
-
-    init = Initialization()
-    model = init.apply_(nn.Sequential(nn.Linear(3, 8), module, nn.Linear(8, 1)), seed=0)
-    with pytest.raises(NoRuleError, match=rf"`1` is nn\.{type(module).__name__}: no infinite-width rule"):
-        infinite_width(model, init)(torch.randn(4, 3))

@@ -270,19 +270,16 @@ class Written(nn.Module):
 
 
 REFUSED = {
-    "a sum with its own function": (lambda m, x: (lambda h: m.c(h + h.relu()))(m.a(x)), "correlated"),
     "a sum without mean zero": (lambda m, x: m.c(m.a(x).relu() + m.b(x).relu()), "neither has mean zero"),
     "a residual on the input": (lambda m, x: m.c(x + m.a(x)), "adds the input itself"),
     "a layer twice": (lambda m, x: m.c(m.a(m.a(x).relu())), "reused and tied weights"),
     "what a bare parameter computes, added": (lambda m, x: m.c(m.a(x) + m.scale * 2), "computes of `scale`"),
     "a bare parameter as factor": (lambda m, x: m.c(m.a(x) * m.scale), "not a finite Python number"),
-    "a constant added": (lambda m, x: m.c(m.a(x) + 1), "adds a constant"),
-    "a constant subtracted from": (lambda m, x: m.c(1 - m.a(x)), "no infinite-width rule"),
     "a bare weight": (lambda m, x: F.linear(x, m.scale[None]), "a computed tensor as its weight"),
     "a changed weight": (lambda m, x: F.linear(x, m.c.weight * 2), "a computed tensor as its weight"),
-    "two activations in a row": (lambda m, x: m.c(m.a(x).relu().tanh()), "not Gaussian"),
-    "a product with its own function": (lambda m, x: (lambda h: m.c(h * h.relu()))(m.a(x)), "correlated"),
     "a product with the input": (lambda m, x: m.c(m.a(x) * x), "multiplies by the data"),
+    "a constant after an activation": (lambda m, x: m.c((m.a(x).relu() + m.b(x)) + 1), "mean is not zero"),
+    "a divisor that comes to zero": (lambda m, x: (lambda h: m.c(h.cos() / h))(m.a(x)), "comes to 0"),
     "softmax": (lambda m, x: m.c(torch.softmax(m.a(x), -1)), "`torch.softmax` in the model"),
     "mixed points": (lambda m, x: m.c(m.a(x).reshape(3, -1).T), "mixes the axis of the points"),
     "detach": (lambda m, x: m.c(m.a(x).detach()), "detach"),

@@ -2,6 +2,7 @@
 
 from . import duals, rules
 from .check import Mismatch, mismatches
+from .duals.kernel_map import kernel_map
 from .explain import Explanation
 from .limit import Limit, LimitKernel, infinite_width
 from .moments import Moments, Refused
@@ -18,6 +19,7 @@ __all__ = [
     "dual",
     "duals",
     "infinite_width",
+    "kernel_map",
     "mismatches",
     "rule",
     "rules",

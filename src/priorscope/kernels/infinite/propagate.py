@@ -13,6 +13,8 @@ from ...errors import NoRuleError
 from ...network.function import class_name
 from ...network.initialization import number
 from ...network.watching import Graph, Node, Ref
+from .fused import entry as fused_entry
+from .fusion import Fused, fuse
 from .law import Law
 from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
@@ -51,13 +53,16 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     steps: list[Step] = []
     before_pairs = _before_pairs(graph)
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
+    fused, inside = fuse(graph)
     for node in graph.needed():
+        if node.index in inside:
+            continue
         if node.kind == "input":
             values[node.index] = dataclasses.replace(start[inputs.index(node.index)], pairs=node.index in before_pairs)
         elif not node.data:
             values[node.index] = node
         else:
-            value = _apply(node, law, values, steps)
+            value = _apply(node, law, values, steps, fused.get(node.index))
             values[node.index] = value if node.index in before_pairs else _per_position(value)
     output = graph.output
     if not isinstance(output, Ref):
@@ -121,9 +126,11 @@ def _refuse_reuse(graph: Graph) -> None:
             first[name] = node
 
 
-def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> Any:
+def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fused: Fused | None) -> Any:
     entry = find(node.target)
     try:
+        if fused is not None:
+            return _fused(node, fused, law, values[fused.root.index], steps)
         args, kwargs = tree_map(
             lambda leaf: _value(leaf, values) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
         )
@@ -142,6 +149,18 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step]) -> A
     if not isinstance(result, (Moments, Data, Scores, tuple)):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
     steps.append(_step(node, entry, law, error, any(_is_input(value) for value in inputs)))
+    return result
+
+
+def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) -> Any:
+    """A scalar function of the data, or of a value that random layers make."""
+    if isinstance(value, Data):
+        return value.map(fused)
+    if not isinstance(value, Moments):
+        raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
+    entry = fused_entry(fused)
+    result, error = _ruled(entry, node, law, (value,), {})
+    steps.append(_step(node, entry, law, error, _is_input(value)))
     return result
 
 

@@ -21,7 +21,7 @@ def by_series(function: Callable[[Tensor], Tensor], k: Tensor, v1: Tensor, v2: T
     Source: Daniely, Frostig and Singer 2016 (1602.05897).
     """
     answer = hermite_pairs(function, v1, v2, gap, TOLERANCE, same=k is v1)
-    if answer.error > TOLERANCE:
+    if not answer.error <= TOLERANCE or not all(bool(torch.isfinite(part).all()) for part in answer[:3]):
         largest = float(torch.maximum(v1.detach().max(), v2.detach().max()))
         raise Refused(
             f"its Hermite series leaves a relative error of {answer.error:.1g} at the variance {largest:.3g}",

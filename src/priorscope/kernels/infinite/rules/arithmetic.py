@@ -1,26 +1,18 @@
 """Sums and differences of two branches, and multiples by a number."""
 
 import math
-import operator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ....network.watching import Node
 from ..law import Law
 from ..moments import Moments, Refused, common, times
+from ..pointwise import ADD, DIVIDE, MULTIPLY, NEGATE, SAME, SUBTRACT
 from ..registry import rule
 from ..scores import Scores
 from ..start import Data
 from .constants import constant
-
-ADD = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, operator.add)
-SUBTRACT = (torch.sub, torch.subtract, Tensor.sub, Tensor.sub_, Tensor.subtract, Tensor.__sub__, Tensor.__isub__)
-MULTIPLY = (torch.mul, torch.multiply, Tensor.mul, Tensor.mul_, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)
-DIVIDE = (torch.div, torch.divide, torch.true_divide, Tensor.div, Tensor.div_, Tensor.divide, Tensor.__truediv__)
-NEGATE = (torch.neg, torch.negative, Tensor.neg, Tensor.neg_, Tensor.negative, Tensor.__neg__)
-SAME = (torch.clone, Tensor.clone, Tensor.contiguous, torch.positive, Tensor.positive, Tensor.__pos__)
 
 
 @rule(*ADD)
@@ -38,7 +30,7 @@ def difference_of_branches(call: Any, input: Any, other: Any, *, alpha: Any = 1,
     return _both(input, "subtracts").plus(_both(other, "subtracts").scaled(-_number(alpha)))
 
 
-@rule(*MULTIPLY, Tensor.__imul__)
+@rule(*MULTIPLY)
 def multiple(call: Any, input: Any, other: Any, *, init: Law) -> Any:
     """a·h: K ↦ a² K; of independent branches K_a K_b and Θ_a K_b + K_a Θ_b. Source: bilinearity."""
     if isinstance(other, (Moments, Scores)) and not isinstance(input, (Moments, Scores)):
@@ -52,7 +44,7 @@ def multiple(call: Any, input: Any, other: Any, *, init: Law) -> Any:
     return input.scaled(_number(other))
 
 
-@rule(*DIVIDE, Tensor.__itruediv__)
+@rule(*DIVIDE)
 def quotient(call: Any, input: Any, other: Any, *, init: Law) -> Any:
     """h/a: K ↦ K/a², Θ ↦ Θ/a², a a number. Source: bilinearity."""
     if isinstance(other, Moments):

@@ -17,6 +17,7 @@ from ...network.watching import Graph, Node, Ref
 from .moments import Refused
 from .pointwise import CONSTANTS, pointwise
 from .registry import Dual, find
+from .shape_calls import PRODUCTS
 
 REACH = 14.0
 POINTS = 4001
@@ -167,6 +168,8 @@ def _root(node: Node, roots: dict[int, Node]) -> Node | None:
     if len(sources) != 1:
         return None
     (root,) = sources.values()
+    if root.target in PRODUCTS:
+        return None  # the scores of attention: what is done to them has rules of its own
     return root if node.shape == root.shape else None
 
 

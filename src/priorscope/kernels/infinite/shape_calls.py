@@ -1,4 +1,4 @@
-"""Torch's functions that give each point another shape and keep its entries."""
+"""Torch's functions by what they do to shapes: reshapes keep each point's entries, products contract two values."""
 
 import torch
 from torch import Tensor
@@ -9,3 +9,5 @@ RESHAPES = frozenset(
         *(torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.unflatten, Tensor.unflatten),
     )
 )
+
+PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.bmm, Tensor.bmm)

@@ -11,10 +11,10 @@ from ..law import Law
 from ..moments import Moments, Refused, common
 from ..registry import rule
 from ..scores import Scores, attended
+from ..shape_calls import PRODUCTS
 from ..start import Data
 from .pooling import _mapped
 
-PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.bmm, Tensor.bmm)
 TRANSPOSES = (torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes)
 PROPERTIES = frozenset(getattr(Tensor, name).__get__ for name in ("mT", "mH"))
 

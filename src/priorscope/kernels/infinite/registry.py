@@ -52,6 +52,8 @@ class Dual:
 
 
 RULES: dict[Any, Rule | Dual] = {}
+FALLBACKS: dict[str, Callable[..., Any]] = {}
+"""What may stand in where a node has no rule, if the user asks for it: `f(limit, **options)` makes a KernelPair."""
 
 
 def rule(*keys: Any, pairs: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -95,6 +97,16 @@ def dual(
         wants = tuple(name for name in ("gap", "opposition") if name in names)
         entry = Dual(function, _title(function), _source(function), wants, settings, odd)
         RULES.update(dict.fromkeys(keys, entry))
+        return function
+
+    return register
+
+
+def fallback(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers what stands in for rules that are missing, under the name that users give as `fallback=`."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        FALLBACKS[name] = function
         return function
 
     return register

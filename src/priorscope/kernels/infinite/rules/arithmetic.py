@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..law import Law
-from ..moments import Moments, Refused, times
+from ..moments import Moments, Refused, merged, times
 from ..registry import rule
 from ..start import Data
 
@@ -92,6 +92,7 @@ def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moment
         layers=frozenset().union(*(part.layers for part in parts)),
         gaussian=False,
         mean_zero=all(part.mean_zero for part in parts),
+        gains=merged(*(part.gains for part in parts)),
     )
 
 

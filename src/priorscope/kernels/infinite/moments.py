@@ -238,26 +238,33 @@ def with_variances(values: Tensor, variances: Tensor, m: Moments) -> Tensor:
     if values.requires_grad or variances.requires_grad:
         values = values.clone()
     if not m.between:
-        values.diagonal(dim1=-2, dim2=-1).copy_(variances)
+        diagonal = values.diagonal(dim1=-2, dim2=-1)
+        diagonal.copy_(_at(diagonal, variances))
         return values
     for rows, columns in _coinciding(m):
         if m.pairs:
             at = torch.arange(variances.shape[-1], device=values.device)
-            values[rows[:, None], columns[:, None], at, at] = variances[rows]
+            index: Any = (rows[:, None], columns[:, None], at, at)
         else:
-            values[rows, columns] = variances[rows]
+            index = (rows, columns)
+        values[index] = _at(values[index], variances[rows])
     return values
 
 
+def _at(values: Tensor, exact: Tensor) -> Tensor:
+    """The exact values, with the derivatives of what they replace: those by either of two points that coincide."""
+    return values.clone() + (exact - values).detach() if values.requires_grad else exact
+
+
 def with_own(m: Moments) -> Moments:
-    """Moments of all pairs of positions where, between points that coincide, they are those of the point with itself."""
+    """Moments of pairs of positions where, between points that coincide, they are those of the point with itself."""
     if m.own is None or (not m.gram and m.same is None):
         return m
     first, changed = m.own[0], {}
     for name in ("nngp", "gap", "tangent"):
         values = getattr(m, name).clone()
         for rows, columns in _coinciding(m):
-            values[rows, columns] = getattr(first, name)[rows]
+            values[rows, columns] = _at(values[rows, columns], getattr(first, name)[rows])
         changed[name] = values
     return m.replace(**changed)
 

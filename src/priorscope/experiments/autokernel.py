@@ -238,7 +238,7 @@ def draw(outcome: Outcome) -> Figure:
         _draw_family(ax, family, {layer: entry for layer, entry in rows.items() if entry["family"] == family})
     _draw_deviations(axes.flat[len(families)], rows)
     for ax in axes.flat[len(families) + 1 :]:
-        ax.set_visible(False)
+        ax.remove()
     return figure
 
 

@@ -2,6 +2,9 @@
 
 A linear layer's part of Θ is a mean over many inputs, so that Θ after φ is Θ·E[φ'(u)φ'(v)]. A gain's part is c u v of
 the very coordinate (u, v) that φ is applied to: it becomes c·E[uφ'(u) vφ'(v)], which is not the product of the means.
+
+Behind a sum of branches only that product is known. With plain rates (all 1) gains are a share of order 1/width of
+the NTK, which vanishes in the limit, and the product stands for it; with other rates the sum is refused.
 """
 
 from collections.abc import Callable
@@ -14,14 +17,19 @@ from .duals.smooth import by_series
 from .moments import Moments, Refused
 
 
-def through(m: Moments, after: Moments, derivative: Tensor, function: Any, settings: dict[str, Any]) -> Moments:
-    """The moments after φ, with what gains add to the tangent; m: before it. derivative: E[φ'(u)φ'(v)]."""
+def through(
+    m: Moments, after: Moments, derivative: Tensor, function: Any, settings: dict[str, Any], standard: bool
+) -> Moments:
+    """The moments after φ, with what gains add to the tangent; m: before it. derivative: E[φ'(u)φ'(v)]. standard:
+    whether all rates are 0 or 1."""
     if isinstance(m.gains, (int, float)) and m.gains == 0:
         return after
+    if m.gains != m.gains and standard:
+        return after.replace(gains=0.0)
     if m.gains != m.gains:
         raise Refused(
             "applies a pointwise function to a sum that a normalisation's gains reach, coordinate by coordinate",
-            "Put a linear layer in between, freeze the gains (rate 0), or use EmpiricalNTK",
+            "Put a linear layer in between, give the gains the rate 0, or use EmpiricalNTK",
         )
 
     def applied(x: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def _ruled(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> 
 def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Any, float]:
     if isinstance(entry, Rule):
         return entry.function(node.target if node.kind == "module" else node, *args, init=law, **kwargs), 0.0
-    return _pointwise(entry, node.target, *_bind(entry, node, args, kwargs))
+    return _pointwise(entry, node.target, *_bind(entry, node, args, kwargs), law.is_standard)
 
 
 def _of_data(node: Node, args: Any, kwargs: Any) -> Data:
@@ -213,7 +213,9 @@ def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dic
     return args[0], settings
 
 
-def _pointwise(entry: Dual, function: Any, m: Moments, settings: dict[str, Any]) -> tuple[Moments, float]:
+def _pointwise(
+    entry: Dual, function: Any, m: Moments, settings: dict[str, Any], standard: bool
+) -> tuple[Moments, float]:
     """Moments of φ(h), φ a pointwise function: the same expectations between points and of each point with itself."""
     if not m.gaussian:
         what = "the input itself" if m.is_input else "values that are not Gaussian"
@@ -233,7 +235,7 @@ def _pointwise(entry: Dual, function: Any, m: Moments, settings: dict[str, Any])
     own1, own_derivative, _, error = expect(m.v1, m.v1, m.v1, zero, None)
     if not m.between and not m.pairs:
         end = m.replace(nngp=own1, v1=own1, v2=own1, gap=zero, tangent=m.tangent * own_derivative, **after)
-        return through(m, end, own_derivative, function, settings), error
+        return through(m, end, own_derivative, function, settings, standard), error
     own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0] if m.between else own1
     k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.opposition)
     end = m.replace(v1=own1, v2=own2, **after)
@@ -242,7 +244,7 @@ def _pointwise(entry: Dual, function: Any, m: Moments, settings: dict[str, Any])
     derivative = with_variances(derivative, own_derivative, m)
     k, gap = with_variances(k, own1, m), with_variances(gap, zero, m)
     end = end.replace(nngp=k, gap=gap, tangent=m.tangent * derivative)
-    return through(m, end, derivative, function, settings), error
+    return through(m, end, derivative, function, settings, standard), error
 
 
 def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:

@@ -36,7 +36,7 @@ def test_drawn_kernels_are_those_of_the_loop():
 def test_a_row_is_measured_and_drawn():
     rows = tuple(row for row in ROWS if row.layer in ("nn.ReLU", "global average"))
     outcome = autokernel.measure(rows, SMALL, 0)
-    assert len(outcome.criteria) == 2 * 2 * 3
+    assert len(outcome.criteria) == 2 * (3 + 1)
     assert all(c.holds for c in outcome.criteria if "deviation" in c.name)
     slopes = [kind["slope"] for row in outcome.numbers["rows"].values() for kind in row["kinds"].values()]
     assert all(-1.2 < slope < -0.3 for slope in slopes)

@@ -53,8 +53,8 @@ def cases() -> dict[str, Any]:
             "bootstrap_seed": 0,
             "in_words": "the largest deviation of a mean over networks from the limit, in bootstrap standard errors, "
             "at the widest width, is at most the 99.9 % quantile of the bootstrap centred on its own mean + b/width of "
-            "the fit a + b/width over the narrowest and the widest width (b < 0 counts as 0, at most the quantile). NNGP: "  # noqa: E501
-            "the mean of its expectation over the last layer given all others. The wrong law must exceed twice that in one.",
+            "the fit a + b/width over the narrowest and the widest width (b < 0 counts as 0, at most that). NNGP: "
+            "the mean of its expectation over the last layer given all others. A wrong law exceeds twice that in one.",
         },
     }
 

@@ -30,7 +30,7 @@ def entries() -> list[Entry]:
         found[id(entry)] = entry
     return [
         Entry(
-            tuple(dict.fromkeys(map(name_of, keys[i]))),
+            tuple(sorted(set(map(name_of, keys[i])), key=_simplest_first)),
             "dual" if isinstance(entry, Dual) else "all pairs of positions" if entry.pairs else "rule",
             _equation(entry),
             entry.source,
@@ -48,6 +48,11 @@ def markdown() -> str:
         cells = (shown + more, entry.kind, entry.equation, entry.source)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _simplest_first(name: str) -> tuple[bool, bool, str]:
+    # Sets of keys have no order of their own.
+    return not name.startswith("nn."), name.startswith("Tensor.") or name.startswith("operator."), name
 
 
 def name_of(key: Any) -> str:

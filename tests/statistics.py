@@ -1,99 +1,11 @@
-"""What a statistical criterion is: a statistic, its null law simulated, and an allowance for finite width.
+"""The statistical criterion, where tests look for it."""
 
-A law passes where its statistic is at most `threshold` = the 99.9 % quantile of the statistic under that null, plus
-b/width of the fit a + b/width over two widths (b < 0 counts as 0; at most the quantile itself). A wrong law fails
-clearly where its statistic exceeds twice that threshold. All of it is printed by `str`.
-"""
+from priorscope.experiments.statistics import (
+    QUANTILE,
+    BootstrappedMean,
+    Criterion,
+    covariance_quantile,
+    covariance_statistic,
+)
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-QUANTILE = 0.999
-AT_ONCE = 500
-"""Repetitions that are simulated at once."""
-
-
-def covariance_statistic(samples: Tensor, covariance: Tensor) -> Tensor:
-    """‖Ĉ − C‖_F / ‖C‖_F for samples (..., s, m): Ĉ is their covariance, C the law's own."""
-    centred = samples - samples.mean(-2, keepdim=True)
-    found = centred.mT @ centred / (samples.shape[-2] - 1)
-    return (found - covariance).flatten(-2).norm(dim=-1) / covariance.norm()
-
-
-def covariance_quantile(covariance: Tensor, networks: int, draws: int, seed: int) -> float:
-    """The 99.9 % quantile of the covariance's statistic when `networks` functions are drawn from the law itself."""
-    generator = torch.Generator().manual_seed(seed)
-    values, vectors = torch.linalg.eigh(covariance)
-    root = vectors * values.clamp_min(0).sqrt()
-    null = []
-    for start in range(0, draws, AT_ONCE):
-        shape = (min(AT_ONCE, draws - start), networks, len(covariance))
-        null.append(covariance_statistic(torch.randn(shape, generator=generator) @ root.T, covariance))
-    return float(torch.cat(null).quantile(QUANTILE))
-
-
-@dataclass(frozen=True)
-class BootstrappedMean:
-    """The mean over networks of samples (s, m), its bootstrap standard errors, and the quantile of their null.
-
-    The null is the bootstrap centred on its own mean: the largest deviation of a resampled mean from the mean.
-    """
-
-    mean: Tensor
-    error: Tensor
-    quantile: float
-
-    @classmethod
-    def of(cls, samples: Tensor, draws: int, seed: int) -> "BootstrappedMean":
-        generator = torch.Generator().manual_seed(seed)
-        s = len(samples)
-        counts = torch.stack(
-            [torch.randint(s, (s,), generator=generator).bincount(minlength=s) for _ in range(draws)]
-        ).to(samples)
-        mean = samples.mean(0)
-        deviations = counts @ samples / s - mean
-        error = deviations.square().mean(0).sqrt()
-        null = (deviations.abs() / error).amax(1)
-        return cls(mean, error, float(null.quantile(QUANTILE)))
-
-    def statistic(self, law: Tensor) -> float:
-        """The largest deviation from a law's mean, in standard errors."""
-        return float(((self.mean - law).abs() / self.error).max())
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """A statistic at two widths, judged at the wider one."""
-
-    name: str
-    narrow: int
-    wide: int
-    at_narrow: float
-    at_wide: float
-    quantile: float
-
-    @property
-    def allowance(self) -> float:
-        """b/width at the wider width, of the fit a + b/width; b < 0 counts as 0, and at most the quantile."""
-        b = (self.at_narrow - self.at_wide) / (1 / self.narrow - 1 / self.wide)
-        return min(max(b, 0.0) / self.wide, self.quantile)
-
-    @property
-    def threshold(self) -> float:
-        return self.quantile + self.allowance
-
-    @property
-    def passes(self) -> bool:
-        return self.at_wide <= self.threshold
-
-    def refutes(self, statistic: float) -> bool:
-        """Whether another law's statistic, on the same samples, exceeds twice the threshold."""
-        return statistic > 2 * self.threshold
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.at_wide:.3g} at width {self.wide} ({self.at_narrow:.3g} at {self.narrow}); "
-            f"threshold {self.threshold:.3g} = 99.9 % quantile {self.quantile:.3g} + allowance {self.allowance:.3g}"
-        )
+__all__ = ["QUANTILE", "BootstrappedMean", "Criterion", "covariance_quantile", "covariance_statistic"]

@@ -42,3 +42,14 @@ def test_the_stated_error_holds_and_grows_with_the_variance():
 def test_a_kink_is_not_smooth():
     one = torch.ones(1)
     assert hermite_pairs(torch.relu, one, one.clone(), 0.5 * one, 1e-9).error > 1e-6
+
+
+def test_positions_broadcast_like_points():
+    """(n1, 1, P) against (1, n2, P): every pair as if it were alone."""
+    v1, v2 = torch.rand(2, 1, 3) + 0.2, torch.rand(1, 4, 3) + 0.2
+    gap = (v1 + v2) / 2 - 0.6 * (v1 * v2).sqrt()
+    found = hermite_pairs(torch.tanh, v1, v2, gap, 1e-9)
+    one, two = torch.broadcast_tensors(v1, v2)
+    alone = hermite_pairs(torch.tanh, one.reshape(-1), two.reshape(-1), gap.reshape(-1), 1e-9)
+    for name in ("value", "slope", "gap"):
+        torch.testing.assert_close(getattr(found, name).reshape(-1), getattr(alone, name), rtol=1e-10, atol=1e-12)

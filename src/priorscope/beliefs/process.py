@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning, SingularKernelError
 from ..linalg.symmetric import Eigendecomposition
+from ..network.initialization import number
 from ..results import Result, live
 from .coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, on_outputs, restored
 from .gaussian import Gaussian
@@ -24,7 +25,7 @@ class GaussianProcess:
     Args:
         kernel: the covariance; for untrained networks that is the NNGP. Given as `kernel.on(x)`, its factorisation
             is used again wherever the same x is.
-        noise: the variance of ε, at least 0.
+        noise: the variance of ε, at least 0; a tensor, to fit it by `log_marginal_likelihood`.
 
     A PriorscopeWarning says when the kernel is an NTK in "standard", whose size as a prior grows with width.
 
@@ -37,11 +38,12 @@ class GaussianProcess:
     """
 
     kernel: GivenKernel
-    noise: float = 0.0
+    noise: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel, "GaussianProcess")
-        if not (self.noise >= 0 and math.isfinite(self.noise)):
+        noise = number(self.noise)
+        if not (noise >= 0 and math.isfinite(noise)):
             raise DataError("GaussianProcess(noise=)", f"is {self.noise}", "Give a variance: a number of at least 0")
         origin = self.kernel.origin
         if origin.kind in ("ntk", "empirical ntk") and origin.standard:
@@ -71,13 +73,44 @@ class GaussianProcess:
         if own is not None and own != (outputs or 1):
             raise DataError("outputs", f"is {outputs}, the kernel has {own}", "Give None: the kernel brings them")
         operator = on_outputs(data, outputs or 1)
-        eigen = operator.eigen
-        shifted = Eigendecomposition(eigen.values.clamp_min(0) + self.noise, eigen.vectors, eigen.tolerance)
+        eigen, noise = operator.eigen, number(self.noise)
+        shifted = Eigendecomposition(eigen.values.clamp_min(0) + noise, eigen.vectors, eigen.tolerance)
         matrix = operator.gram(data.x)
-        matrix = matrix + self.noise * torch.eye(len(matrix)).to(matrix)
+        matrix = matrix + noise * torch.eye(len(matrix)).to(matrix)
         shape = (count(x),) if outputs is None else (count(x), outputs)
         mean = torch.zeros(shape, dtype=operator.precision, device=matrix.device)
-        return Gaussian(mean, matrix, eigen.tolerance, factored=shifted if self.noise else eigen)
+        return Gaussian(mean, matrix, eigen.tolerance, factored=shifted if noise else eigen)
+
+    def log_marginal_likelihood(self, x: Inputs, y: Tensor) -> Float[Tensor, ""]:
+        """log N(Y; 0, K + noise·I), summed over outputs, differentiable in the noise and wherever the kernel is.
+
+        Infinite-width and classical kernels are, in their inputs and in their variances or length scales, so that
+        these can be fitted: see docs/fitting.py. `condition(x, y).log_marginal_likelihood` is its value.
+
+        Args:
+            x, y: as `condition` takes them.
+
+        Returns:
+            A float64 tensor without axes.
+
+        Raises:
+            SingularKernelError: where the kernel is singular on x and noise is 0.
+
+        Source: Rasmussen and Williams 2006, eq. 2.30.
+        """
+        labels, operator = labelled(self.kernel.on(x), y)
+        data = operator.data
+        if number(self.noise) == 0 and operator.eigen.is_singular:
+            raise _without_density(operator)
+        blocks = data.blocks(data.x) if operator.coupled else data(data.x)
+        values = operator.fold(labels.values)
+        matrix = blocks.to(torch.float64).reshape(len(values), -1)
+        root, failed = torch.linalg.cholesky_ex(matrix + self.noise * torch.eye(len(values)).to(matrix))
+        if int(failed):
+            raise _without_density(operator)
+        squares = torch.linalg.solve_triangular(root, values.to(matrix), upper=False).square().sum()
+        normaliser = 2 * root.diagonal().log().sum() + len(values) * math.log(2 * math.pi)
+        return -(squares + values.shape[1] * normaliser) / 2
 
     def condition(self, x: Inputs, y: Tensor) -> "Posterior":
         """The process, given labels y at x.
@@ -95,15 +128,15 @@ class GaussianProcess:
             SingularKernelError: where the kernel is singular on x, noise is 0, and y is none of its functions.
         """
         labels, operator = labelled(self.kernel.on(x), y)
-        eigen = operator.eigen
+        eigen, noise = operator.eigen, number(self.noise)
         notes: tuple[str, ...] = ()
-        if eigen.is_singular and self.noise == 0:
+        if eigen.is_singular and noise == 0:
             _require_in_range(operator, labels)
             note = f"the kernel has rank {eigen.rank} of {len(eigen.values)} on x; y lies in its range: pseudo-inverse"
             notes = (note,)
-        weights = operator.unfold(eigen.solve(operator.fold(labels.values), self.noise))
+        weights = operator.unfold(eigen.solve(operator.fold(labels.values), noise))
         return Posterior(
-            labels, weights, self.noise, eigen.rank, operator.data.fingerprint, operator.note, notes, operator.data
+            labels, weights, noise, eigen.rank, operator.data.fingerprint, operator.note, notes, operator.data
         )
 
 
@@ -182,11 +215,7 @@ class Posterior(Result):
         """
         eigen = self._operator.eigen
         if eigen.is_singular and self.noise == 0:
-            raise SingularKernelError(
-                "log_marginal_likelihood",
-                f"the kernel has rank {eigen.rank} of {len(eigen.values)} on the data, so labels have no density",
-                "Give noise > 0",
-            )
+            raise _without_density(self._operator)
         y = self._operator.fold(self.labels.values)
         values = eigen.values.clamp_min(0) + self.noise
         squares = (eigen.vectors.T @ y).square().sum(1) / values
@@ -204,6 +233,12 @@ class Posterior(Result):
         eigen = self._operator.eigen
         r = eigen.rank if self.noise == 0 else len(eigen.values)
         return eigen.vectors[:, :r], eigen.values[:r].clamp_min(0) + self.noise
+
+
+def _without_density(operator: Operator) -> SingularKernelError:
+    eigen = operator.eigen
+    cause = f"the kernel has rank {eigen.rank} of {len(eigen.values)} on the data, so labels have no density"
+    return SingularKernelError("log_marginal_likelihood", cause, "Give noise > 0, or more of it")
 
 
 def _require_in_range(operator: Operator, labels: Labels) -> None:

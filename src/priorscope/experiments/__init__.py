@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import eigenvectors, puzzle
+from . import autokernel, eigenvectors, puzzle
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Criterion",
     "Experiment",
     "Outcome",
+    "autokernel",
     "eigenvectors",
     "experiment",
     "find",

@@ -5,6 +5,7 @@ from .kernel import Kernel, Origin
 from .on_data import OnData
 from .own import FunctionKernel, PrecomputedKernel
 from .pair import KernelMatrices, KernelPair
+from .sampled import SampledKernel
 
 __all__ = [
     "RBF",
@@ -18,4 +19,5 @@ __all__ = [
     "Origin",
     "Periodic",
     "PrecomputedKernel",
+    "SampledKernel",
 ]

@@ -91,7 +91,7 @@ def hermite_pairs(
 
     Args:
         function: φ, as in `hermite_series`.
-        v1, v2: variances that broadcast against gap: (n1, 1), (1, n2) for (n1, n2), or all (n,).
+        v1, v2: variances that broadcast against gap: (n1, 1), (1, n2) for (n1, n2), all (n,), or any of more axes.
         gap: (v1 + v2)/2 − covariance; at nearly equal points it says more than the covariance.
         tolerance: of the relative error; the answer's own `error` says whether it was reached.
         same: every pair is a point with itself (gap 0, v1 = v2).
@@ -107,6 +107,8 @@ def hermite_pairs(
         value = first.value_square.reshape(v1.shape)
         return HermitePairs(value, first.slope_square.reshape(v1.shape), torch.zeros_like(value), error)
     far = _one_minus_correlation(v1.to(torch.float64), v2.to(torch.float64), gap.to(torch.float64))
+    if far.ndim > 2:
+        return HermitePairs(*_broadcast(first, second, far, v1.shape, v2.shape), error)
     if far.ndim != 2 or far.requires_grad or first.value.requires_grad:
         return HermitePairs(*_horner(first, second, far), error)
     # Blocks of rows that stay in the cache: many passes go over each of them.
@@ -133,6 +135,22 @@ def _horner(first: HermiteSeries, second: HermiteSeries, far: Float[Tensor, "*pa
         apart = torch.cdist(first.value, second.value, compute_mode="donot_use_mm_for_euclid_dist").square()
     else:
         apart = (first.value - second.value).square().sum(1)
+    lost = far * powers
+    return total - lost, slopes, apart / 2 + lost
+
+
+def _broadcast(
+    first: HermiteSeries, second: HermiteSeries, far: Float[Tensor, "*pairs"], shape1: torch.Size, shape2: torch.Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_horner`, for series of variances of any shapes that broadcast against far."""
+    near = 1 - far
+    total, powers, slopes, apart = (torch.zeros_like(far) for _ in range(4))
+    for j in range(first.value.shape[1] - 1, -1, -1):
+        a, b = first.value[:, j].reshape(shape1), second.value[:, j].reshape(shape2)
+        slopes = slopes * near + first.slope[:, j].reshape(shape1) * second.slope[:, j].reshape(shape2)
+        powers = total + powers * near
+        total = total + a * b
+        apart = apart + (a - b).square()
     lost = far * powers
     return total - lost, slopes, apart / 2 + lost
 

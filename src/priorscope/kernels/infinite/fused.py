@@ -15,7 +15,7 @@ from .duals.polynomial import polynomial
 from .duals.smooth import by_series
 from .forms import Bell, Exponential, Form, Polynomial, Scaled, Sides, Wave, recognised
 from .fusion import Fused
-from .moments import Moments, Refused
+from .moments import Moments, Refused, merged
 from .registry import Dual, Expectations, Rule
 
 WANTS = ("gap", "opposition")
@@ -34,9 +34,9 @@ def entry(fused: Fused) -> Dual | Rule:
     if isinstance(form, Polynomial) and len(form.c) <= 2:
         return _line(form.c[0], form.c[1] if len(form.c) == 2 else 0.0)
     if form is None:
-        return Dual(_by_quadrature(fused), fused.name, "Gauss-Legendre, Hermite series", WANTS, (), fused.is_odd)
+        return Dual(_by_quadrature(fused), fused.name, "Gauss-Legendre, Hermite series", WANTS, (), fused.is_odd, fused)
     source = SOURCES.get(type(form), "Williams 1997; Tsuchida et al. 2020 (2002.08517)")
-    return Dual(_closed(form, fused), fused.name, source, WANTS, (), fused.is_odd)
+    return Dual(_closed(form, fused), fused.name, source, WANTS, (), fused.is_odd, fused)
 
 
 def _line(shift: float, factor: float) -> Rule:
@@ -50,6 +50,7 @@ def _line(shift: float, factor: float) -> Rule:
                 "Add it before the activation, or use EmpiricalNTK",
             )
         return after.replace(
+            gains=merged(after.gains),
             nngp=after.nngp + shift**2,
             v1=after.v1 + shift**2,
             v2=after.v2 + shift**2,

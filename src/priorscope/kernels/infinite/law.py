@@ -53,6 +53,11 @@ class Law:
         return self.rates[self._names[id(parameter)]]
 
     @property
+    def is_standard(self) -> bool:
+        """Whether all that learns has the rate 1."""
+        return all(rate in (0.0, 1.0) for rate in self.rates.values())
+
+    @property
     def given_variances(self) -> list[Any]:
         """The variances as the user gave them: numbers, or tensors that kernels are differentiable in."""
         laws = [self.init] if self._source is None else [self.init, self._source]

@@ -23,7 +23,7 @@ from .explain import Explanation
 from .law import Law
 from .moments import Moments
 from .propagate import Step, propagate
-from .registry import is_leaf
+from .registry import FALLBACKS, is_leaf
 from .start import Data, data_of
 
 WATCHED_POINTS = 13
@@ -38,6 +38,11 @@ def infinite_width(
     rates: Any = None,
     example: Inputs | None = None,
     readout: Callable[[Any], Any] | None = None,
+    *,
+    fallback: str | None = None,
+    samples: int = 200,
+    seed: int = 0,
+    progress: bool = False,
 ) -> KernelPair:
     """The kernels that a module's outputs have at initialisation (NNGP) and learn by (NTK) as its widths grow.
 
@@ -51,6 +56,10 @@ def infinite_width(
         rates: {parameter name: c}, an Initialization or a limit; None: those of `init`.
         example: a few inputs, (n, *shape): nodes without a rule then raise here, not at the first call.
         readout: chooses one tensor of what the model returns, where that is a tuple or a dictionary.
+        fallback: None: a node without a rule raises. "monte-carlo": the kernels are then estimated from networks of
+            the model's own widths, with a warning; `.explain()` says so, and `.nngp.standard_errors(x1, x2)` and
+            `.ntk.standard_errors(x1, x2)` how exact that is.
+        samples, seed, progress: of the fallback: how many networks are drawn, from which seed, and whether with a bar.
 
     Returns:
         A pair: `.nngp` and `.ntk`, kernels of inputs (n, *shape); called, both matrices in one pass; `.explain()`.
@@ -88,7 +97,11 @@ def infinite_width(
             stacklevel=2,
         )
     pair = KernelPair(LimitKernel(limit, "nngp"), LimitKernel(limit, "ntk"), limit)
-    if example is not None:
+    if fallback is not None:
+        if fallback not in FALLBACKS:
+            raise DataError("fallback", f"is {fallback!r}", f"Give None or one of {', '.join(map(repr, FALLBACKS))}")
+        pair = FALLBACKS[fallback](limit, samples=samples, seed=seed, progress=progress)
+    if example is not None and fallback is None:
         limit.both(take(_points(check_inputs(example, "example")), slice(WATCHED_POINTS)), None)
     return pair
 

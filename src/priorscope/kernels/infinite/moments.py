@@ -1,6 +1,7 @@
 """What flows through an infinitely wide network: the second moments of one layer's coordinates between all pairs."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ class Moments:
     shape: of one point's value. channel: which of its axes has the coordinates; the others are the positions.
     between: of two sets of points, or of each point with itself. pairs: of all pairs of positions.
     own: with pairs, and between two sets: the moments of the points of each set with themselves.
+    gains: c, where gains of single coordinates made c·nngp of the tangent; NaN where that is no multiple any more.
     gram: rows are the first columns, so that the leading diagonal holds points against themselves.
     same: the other pairs of points that coincide, as indices of rows and of columns.
     layers: names of the weights whose randomness makes the coordinates; none for the input itself.
@@ -57,6 +59,7 @@ class Moments:
     between: bool = True
     pairs: bool = False
     own: "tuple[Moments, Moments] | None" = None
+    gains: Any = 0.0
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -150,6 +153,7 @@ class Moments:
             layers=self.layers | other.layers,
             gaussian=self.gaussian and other.gaussian,
             mean_zero=self.mean_zero and other.mean_zero,
+            gains=merged(self.gains, other.gains),
         )
 
     def _opposition_with(self, other: "Moments") -> Tensor | None:
@@ -195,7 +199,13 @@ def times(a: Moments, b: Moments) -> Moments:
         layers=a.layers | b.layers,
         gaussian=False,
         mean_zero=a.mean_zero or b.mean_zero,
+        gains=merged(a.gains, b.gains),
     )
+
+
+def merged(*gains: Any) -> Any:
+    """`gains` of a combination of branches."""
+    return 0.0 if all(isinstance(c, (int, float)) and c == 0 for c in gains) else math.nan
 
 
 def with_outside(m: Moments) -> Moments:
@@ -241,26 +251,33 @@ def with_variances(values: Tensor, variances: Tensor, m: Moments) -> Tensor:
     if values.requires_grad or variances.requires_grad:
         values = values.clone()
     if not m.between:
-        values.diagonal(dim1=-2, dim2=-1).copy_(variances)
+        diagonal = values.diagonal(dim1=-2, dim2=-1)
+        diagonal.copy_(_at(diagonal, variances))
         return values
     for rows, columns in _coinciding(m):
         if m.pairs:
             at = torch.arange(variances.shape[-1], device=values.device)
-            values[rows[:, None], columns[:, None], at, at] = variances[rows]
+            index: Any = (rows[:, None], columns[:, None], at, at)
         else:
-            values[rows, columns] = variances[rows]
+            index = (rows, columns)
+        values[index] = _at(values[index], variances[rows])
     return values
 
 
+def _at(values: Tensor, exact: Tensor) -> Tensor:
+    """The exact values, with the derivatives of what they replace: those by either of two points that coincide."""
+    return values.clone() + (exact - values).detach() if values.requires_grad else exact
+
+
 def with_own(m: Moments) -> Moments:
-    """Moments of all pairs of positions where, between points that coincide, they are those of the point itself."""
+    """Moments of pairs of positions where, between points that coincide, they are those of the point with itself."""
     if m.own is None or (not m.gram and m.same is None):
         return m
     first, changed = m.own[0], {}
     for name in ("nngp", "gap", "tangent"):
         values = getattr(m, name).clone()
         for rows, columns in _coinciding(m):
-            values[rows, columns] = getattr(first, name)[rows]
+            values[rows, columns] = _at(values[rows, columns], getattr(first, name)[rows])
         changed[name] = values
     return m.replace(**changed)
 

@@ -15,6 +15,7 @@ from ...network.initialization import number
 from ...network.watching import Graph, Node, Ref
 from .fused import entry as fused_entry
 from .fusion import Fused, fuse
+from .gains import through
 from .law import Law
 from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
@@ -205,7 +206,8 @@ def _with_sides(result: Any, first: Any, second: Any) -> Any:
 def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Any, float]:
     if isinstance(entry, Rule):
         return entry.function(node.target if node.kind == "module" else node, *args, init=law, **kwargs), 0.0
-    return _pointwise(entry, *_bind(entry, node, args, kwargs))
+    function = node.target if entry.scalar is None else entry.scalar
+    return _pointwise(entry, function, *_bind(entry, node, args, kwargs), law.is_standard)
 
 
 def _of_data(node: Node, args: Any, kwargs: Any) -> Any:
@@ -264,7 +266,9 @@ def _bind(entry: Dual, node: Node, args: Any, kwargs: Any) -> tuple[Moments, dic
     return args[0], settings
 
 
-def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Moments, float]:
+def _pointwise(
+    entry: Dual, function: Any, m: Moments, settings: dict[str, Any], standard: bool
+) -> tuple[Moments, float]:
     """Moments of φ(h), φ a pointwise function: the same expectations between points and of each point with itself."""
     if not m.gaussian:
         what = "the input itself" if m.is_input else "values that are not Gaussian"
@@ -283,7 +287,8 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
     zero = torch.zeros_like(m.v1)
     own1, own_derivative, _, error = expect(m.v1, m.v1, m.v1, zero, None)
     if not m.between and not m.pairs:
-        return m.replace(nngp=own1, v1=own1, v2=own1, gap=zero, tangent=m.tangent * own_derivative, **after), error
+        end = m.replace(nngp=own1, v1=own1, v2=own1, gap=zero, tangent=m.tangent * own_derivative, **after)
+        return through(m, end, own_derivative, function, settings, standard), error
     own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0] if m.between else own1
     k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.opposition)
     end = m.replace(v1=own1, v2=own2, **after)
@@ -291,7 +296,8 @@ def _pointwise(entry: Dual, m: Moments, settings: dict[str, Any]) -> tuple[Momen
         gap = ((end.rows + end.columns) / 2 - k).clamp_min(0)
     derivative = with_variances(derivative, own_derivative, m)
     k, gap = with_variances(k, own1, m), with_variances(gap, zero, m)
-    return end.replace(nngp=k, gap=gap, tangent=m.tangent * derivative), error
+    end = end.replace(nngp=k, gap=gap, tangent=m.tangent * derivative)
+    return through(m, end, derivative, function, settings, standard), error
 
 
 def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:

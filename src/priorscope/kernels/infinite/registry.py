@@ -41,7 +41,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Dual:
-    """A registered dual: `function(k, v1, v2[, gap[, opposition]], **settings)`."""
+    """A registered dual: `function(k, v1, v2[, gap[, opposition]], **settings)`.
+
+    scalar: φ itself, where it is not the module or torch function that the dual is registered for.
+    """
 
     function: Callable[..., Any]
     name: str
@@ -49,9 +52,12 @@ class Dual:
     wants: tuple[str, ...]
     settings: tuple[str, ...]
     odd: bool
+    scalar: Callable[[Tensor], Tensor] | None = None
 
 
 RULES: dict[Any, Rule | Dual] = {}
+FALLBACKS: dict[str, Callable[..., Any]] = {}
+"""What may stand in where a node has no rule, if the user asks for it: `f(limit, **options)` makes a KernelPair."""
 
 
 def rule(*keys: Any, pairs: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -95,6 +101,16 @@ def dual(
         wants = tuple(name for name in ("gap", "opposition") if name in names)
         entry = Dual(function, _title(function), _source(function), wants, settings, odd)
         RULES.update(dict.fromkeys(keys, entry))
+        return function
+
+    return register
+
+
+def fallback(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers what stands in for rules that are missing, under the name that users give as `fallback=`."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        FALLBACKS[name] = function
         return function
 
     return register

@@ -7,7 +7,7 @@ import torch
 
 from ....network.watching import Node
 from ..law import Law
-from ..moments import Moments, Refused, common, times
+from ..moments import Moments, Refused, common, merged, times
 from ..pointwise import ADD, DIVIDE, MULTIPLY, NEGATE, SAME, SUBTRACT
 from ..registry import rule
 from ..scores import Scores
@@ -103,6 +103,7 @@ def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moment
         layers=frozenset().union(*(part.layers for part in parts)),
         gaussian=False,
         mean_zero=all(part.mean_zero for part in parts),
+        gains=merged(*(part.gains for part in parts)),
     )
 
 

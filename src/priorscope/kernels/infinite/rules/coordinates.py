@@ -25,4 +25,4 @@ def dense(m: Moments, name: str, inputs: int, variances: Any, rates: Any) -> Mom
     """K ↦ σ_w² K + σ_b²; Θ ↦ σ_w² Θ + c_w·fan_in·K + c_b: new random weights of all coordinates."""
     (w, b), (cw, cb) = variances, rates
     tangent = w * m.tangent + cw * inputs * m.nngp + cb
-    return m.affine(w, b).replace(tangent=tangent, layers=frozenset([name]), gaussian=True, mean_zero=True)
+    return m.affine(w, b).replace(tangent=tangent, layers=frozenset([name]), gaussian=True, mean_zero=True, gains=0.0)

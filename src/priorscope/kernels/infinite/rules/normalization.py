@@ -1,12 +1,13 @@
 """Normalisations of single points: LayerNorm, GroupNorm with one group, RMSNorm; BatchNorm that is still fresh."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..law import Law
-from ..moments import Moments, Refused
+from ..moments import Moments, Refused, merged
 from ..registry import rule
 
 
@@ -99,7 +100,8 @@ def _normalized(m: Moments, axes: str, eps: float) -> Moments:
 
 
 def _gained(m: Moments, layer: Any, init: Law) -> Moments:
-    """γ h + β with constant γ and β = 0, which learn at their own rates: Θ ↦ γ² Θ + c_γ K + c_β."""
+    """γ h + β with constant γ and β = 0, which learn at their own rates: Θ ↦ γ² Θ + c_γ K + c_β, c_γ K of one
+    coordinate alone (see gains.py)."""
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
     if weight is None:
         return m
@@ -109,5 +111,10 @@ def _gained(m: Moments, layer: Any, init: Law) -> Moments:
             "has gains or biases that were trained, which have no law", "Reset them (reset_parameters), or EmpiricalNTK"
         )
     after = m.scaled(gain)
-    tangent = after.tangent + init.rate(weight) * m.nngp + (init.rate(bias) if bias is not None else 0.0)
-    return after.replace(tangent=tangent)
+    c_gain, c_bias = init.rate(weight), init.rate(bias) if bias is not None else 0.0
+    gains: Any = m.gains if c_gain == 0 else m.gains + (c_gain / gain**2 if gain else math.nan)
+    added = c_gain * m.nngp + c_bias
+    if weight.ndim > 1 and m.pairs:
+        # Each position has gains of its own, which connect it with itself only.
+        added, gains = added * torch.eye(added.shape[-1]).to(added), merged(1.0) if c_gain else gains
+    return after.replace(tangent=after.tangent + added, gains=gains)

@@ -14,7 +14,7 @@ from .errors import PriorscopeError, PriorscopeWarning
 from .generalization.compare import Verdict, compare
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
 from .kernels.empirical import EmpiricalNTK
-from .kernels.infinite import dual, infinite_width, rule
+from .kernels.infinite import dual, infinite_width, kernel_map, rule
 from .network.initialization import Initialization
 from .network.linearize import linearize
 from .report import report
@@ -53,6 +53,7 @@ __all__ = [
     "dual",
     "eigenmodes",
     "infinite_width",
+    "kernel_map",
     "influence",
     "kernels",
     "linearize",

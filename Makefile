@@ -15,7 +15,7 @@ demo: .venv/ready
 	$(BIN)/priorscope demo --out demo
 
 test: .venv/ready
-	$(TEST_THREADS) $(BIN)/python -m pytest
+	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

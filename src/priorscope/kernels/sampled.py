@@ -278,7 +278,7 @@ def _law_of(copied: nn.Module, limit: Limit) -> Initialization:
     by_layer = limit.law.init.by_layer
     if by_layer is None:
         return limit.law.init
-    pairs = zip(limit.model.modules(), copied.modules(), strict=True)
+    pairs = zip(limit.model.parameters(), copied.parameters(), strict=True)
     return dataclasses.replace(
         limit.law.init, by_layer={id(new): by_layer[id(old)] for old, new in pairs if id(old) in by_layer}
     )

@@ -1,0 +1,294 @@
+"""Compiled loops over pairs of points with positions: the data, patch sums, functions of two pieces, pooling.
+
+Arrays are (pairs, P), the same position at both points, or (pairs, P, P), all pairs of positions. I and J say which
+points a pair has; values of points are (points, P). The interpreter lock is released, so that threads share the work.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from .bend import BENT, OPTIONS
+
+# Index arithmetic and arrays only; ruff's and mypy's types end where numba's begin.
+
+
+class Loops(NamedTuple):
+    """The loops of one dtype."""
+
+    start: Any
+    start_all: Any
+    sums: Any
+    sums_all: Any
+    dense: Any
+    dense_all: Any
+    pool_all: Any
+
+
+def _made(dtype: Any) -> Loops:
+    bent = BENT[np.dtype(dtype)]
+    half, zero, one = dtype(0.5), dtype(0), dtype(1)
+
+    @numba.njit(**OPTIONS)
+    def start(a, b, I, J, K, G):  # type: ignore[no-untyped-def] # noqa: E741
+        """K = mean over channels of x x', and the gap from the difference itself; a, b: (points, channels, P)."""
+        channels, size = a.shape[1], a.shape[2]
+        scale = one / dtype(channels)
+        for m in range(len(I)):
+            x, y = a[I[m]], b[J[m]]
+            for p in range(size):
+                K[m, p] = zero
+                G[m, p] = zero
+            for c in range(channels):
+                for p in range(size):
+                    difference = x[c, p] - y[c, p]
+                    K[m, p] += scale * (x[c, p] * y[c, p])
+                    G[m, p] += half * scale * (difference * difference)
+
+    @numba.njit(**OPTIONS)
+    def start_all(a, b, I, J, K, G):  # type: ignore[no-untyped-def] # noqa: E741
+        channels, size = a.shape[1], a.shape[2]
+        scale = one / dtype(channels)
+        for m in range(len(I)):
+            x, y = a[I[m]], b[J[m]]
+            for p in range(size):
+                k, g = K[m, p], G[m, p]
+                for q in range(size):
+                    k[q] = zero
+                    g[q] = zero
+                for c in range(channels):
+                    value = x[c, p]
+                    for q in range(size):
+                        difference = value - y[c, q]
+                        k[q] += scale * (value * y[c, q])
+                        g[q] += half * scale * (difference * difference)
+
+    @numba.njit(**OPTIONS)
+    def sums(K, G, T, K2, G2, T2, width, rows, across, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        """Patch sums at equal positions, times σ_w²/|kernel|, plus σ_b²; then φ, where `pieces` is not empty."""
+        w, b, cw, cb = law[0], law[1], law[2], law[3]
+        height, out_width = K.shape[1] // width, across.shape[1]
+        tk, tg, tt = np.empty(width + 1, dtype), np.empty(width + 1, dtype), np.empty(width + 1, dtype)
+        uk, ug, ut = np.empty(out_width, dtype), np.empty(out_width, dtype), np.empty(out_width, dtype)
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            for y in range(rows.shape[1]):
+                for x in range(width + 1):
+                    tk[x] = zero
+                    tg[x] = zero
+                    tt[x] = zero
+                for d in range(rows.shape[0]):
+                    at = rows[d, y]
+                    if at < height:
+                        base = at * width
+                        for x in range(width):
+                            tk[x] += K[m, base + x]
+                            tg[x] += G[m, base + x]
+                            tt[x] += T[m, base + x]
+                for x in range(out_width):
+                    uk[x] = zero
+                    ug[x] = zero
+                    ut[x] = zero
+                for d in range(across.shape[0]):
+                    for x in range(out_width):
+                        at = across[d, x]
+                        uk[x] += tk[at]
+                        ug[x] += tg[at]
+                        ut[x] += tt[at]
+                base = y * out_width
+                if len(pieces) == 0:
+                    for x in range(out_width):
+                        K2[m, base + x] = w * uk[x] + b
+                        G2[m, base + x] = w * ug[x]
+                        T2[m, base + x] = w * ut[x] + cw * uk[x] + cb
+                else:
+                    mixed, bend = pieces[0], pieces[1]
+                    for x in range(out_width):
+                        p = base + x
+                        k, g, t = bent(
+                            w * uk[x] + b, w * ug[x], w * ut[x] + cw * uk[x] + cb,
+                            r1[i, p], o1[i, p], s1[i, p], r2[j, p], o2[j, p], s2[j, p], mixed, bend, even,
+                        )  # fmt: skip
+                        K2[m, p] = k
+                        G2[m, p] = g
+                        T2[m, p] = t
+
+    @numba.njit(**OPTIONS)
+    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
+        """Patch sums between all pairs of positions: over rows into one block of columns, then along it."""
+        w, b, cw, cb = law[0], law[1], law[2], law[3]
+        kernel, stride, spread, low, out_width = steps[0], steps[1], steps[2], steps[3], steps[4]
+        height, size = K.shape[1] // width, len(padded)
+        tk, tg, tt = np.empty((size, size), dtype), np.empty((size, size), dtype), np.empty((size, size), dtype)
+        c1, c2 = np.empty(width, dtype), np.empty(width, dtype)
+        near = kernel == 3 and stride == 1 and spread == 1
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            for y in range(rows.shape[1]):
+                for z in range(rows.shape[1]):
+                    _rows_of_block(K[m], G[m], T[m], v1[i], v2[j], tk, tg, tt, c1, c2, rows, y, z, width, height, low)
+                    _pads_of_block(tk, tg, tt, c1, c2, padded, width, low)
+                    for x in range(out_width):
+                        p, base = y * out_width + x, z * out_width
+                        k2, g2, t2 = (
+                            K2[m, p, base : base + out_width],
+                            G2[m, p, base : base + out_width],
+                            T2[m, p, base : base + out_width],
+                        )
+                        if near:
+                            ka, kb, kc = tk[x, :-2], tk[x + 1, 1:-1], tk[x + 2, 2:]
+                            ga, gb, gc = tg[x, :-2], tg[x + 1, 1:-1], tg[x + 2, 2:]
+                            ta, tb, tc = tt[x, :-2], tt[x + 1, 1:-1], tt[x + 2, 2:]
+                            for q in range(out_width):
+                                k = ka[q] + kb[q] + kc[q]
+                                k2[q] = w * k + b
+                                g2[q] = w * (ga[q] + gb[q] + gc[q])
+                                t2[q] = w * (ta[q] + tb[q] + tc[q]) + cw * k + cb
+                        else:
+                            for q in range(out_width):
+                                k, g, t = zero, zero, zero
+                                for d in range(kernel):
+                                    k += tk[x * stride + d * spread, q * stride + d * spread]
+                                    g += tg[x * stride + d * spread, q * stride + d * spread]
+                                    t += tt[x * stride + d * spread, q * stride + d * spread]
+                                k2[q] = w * k + b
+                                g2[q] = w * g
+                                t2[q] = w * t + cw * k + cb
+                if len(pieces) > 0:
+                    # Here the rows of this y are still in the cache, and long.
+                    for x in range(out_width):
+                        p = y * out_width + x
+                        _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _bent_row(K, G, T, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def]
+        mixed, bend = pieces[0], pieces[1]
+        if even:
+            for q in range(len(K)):
+                K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, True)
+        else:
+            for q in range(len(K)):
+                K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, False)
+
+    @numba.njit(**OPTIONS)
+    def _rows_of_block(K, G, T, v1, v2, tk, tg, tt, c1, c2, rows, y, z, width, height, low):  # type: ignore[no-untyped-def]
+        """The sum over the kernel's rows, of rows y and z of the output; c1, c2: half the variances, summed."""
+        for x in range(width):
+            c1[x] = zero
+            c2[x] = zero
+        kernel = rows.shape[0]
+        if kernel == 3 and max(rows[0, y], rows[1, y], rows[2, y], rows[0, z], rows[1, z], rows[2, z]) < height:
+            a, b, c = rows[0, y] * width, rows[1, y] * width, rows[2, y] * width
+            d, e, f = rows[0, z] * width, rows[1, z] * width, rows[2, z] * width
+            for x in range(width):
+                c1[x] = half * (v1[a + x] + v1[b + x] + v1[c + x])
+                c2[x] = half * (v2[d + x] + v2[e + x] + v2[f + x])
+                tk_x, tg_x, tt_x = tk[low + x, low:], tg[low + x, low:], tt[low + x, low:]
+                ka, kb, kc = K[a + x, d : d + width], K[b + x, e : e + width], K[c + x, f : f + width]
+                ga, gb, gc = G[a + x, d : d + width], G[b + x, e : e + width], G[c + x, f : f + width]
+                ta, tb, tc = T[a + x, d : d + width], T[b + x, e : e + width], T[c + x, f : f + width]
+                for q in range(width):
+                    tk_x[q] = ka[q] + kb[q] + kc[q]
+                    tg_x[q] = ga[q] + gb[q] + gc[q]
+                    tt_x[q] = ta[q] + tb[q] + tc[q]
+            return
+        for x in range(width):
+            for q in range(width):
+                tk[low + x, low + q] = zero
+                tg[low + x, low + q] = zero
+                tt[low + x, low + q] = zero
+        for n in range(kernel):
+            a, d = rows[n, y] * width, rows[n, z] * width
+            inside1, inside2 = rows[n, y] < height, rows[n, z] < height
+            for x in range(width):
+                if inside1:
+                    c1[x] += half * v1[a + x]
+                if inside2:
+                    c2[x] += half * v2[d + x]
+            # Between 0, outside of the image, and a value the gap is half of the value's variance.
+            for x in range(width):
+                if inside1 and inside2:
+                    for q in range(width):
+                        tk[low + x, low + q] += K[a + x, d + q]
+                        tg[low + x, low + q] += G[a + x, d + q]
+                        tt[low + x, low + q] += T[a + x, d + q]
+                elif inside1:
+                    for q in range(width):
+                        tg[low + x, low + q] += half * v1[a + x]
+                elif inside2:
+                    for q in range(width):
+                        tg[low + x, low + q] += half * v2[d + q]
+
+    @numba.njit(**OPTIONS)
+    def _pads_of_block(tk, tg, tt, c1, c2, padded, width, low):  # type: ignore[no-untyped-def]
+        """The columns around the image: copies of columns inside, or zeros (number `width`)."""
+        size = len(padded)
+        for x in range(size):
+            in1 = low <= x < low + width
+            for q in range(size):
+                if in1 and low <= q < low + width:
+                    continue
+                at, to = padded[x], padded[q]
+                if at < width and to < width:
+                    tk[x, q] = tk[low + at, low + to]
+                    tg[x, q] = tg[low + at, low + to]
+                    tt[x, q] = tt[low + at, low + to]
+                else:
+                    tk[x, q] = zero
+                    tt[x, q] = zero
+                    tg[x, q] = c1[at] if at < width else (c2[to] if to < width else zero)
+
+    @numba.njit(**OPTIONS)
+    def dense(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        """σ_w² K + σ_b² at equal positions, then φ, where `pieces` is not empty."""
+        w, b, cw, cb = law[0], law[1], law[2], law[3]
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            for p in range(K.shape[1]):
+                k, g, t = w * K[m, p] + b, w * G[m, p], w * T[m, p] + cw * K[m, p] + cb
+                if len(pieces) > 0:
+                    k, g, t = bent(
+                        k, g, t, r1[i, p], o1[i, p], s1[i, p], r2[j, p], o2[j, p], s2[j, p], pieces[0], pieces[1], even
+                    )
+                K[m, p] = k
+                G[m, p] = g
+                T[m, p] = t
+
+    @numba.njit(**OPTIONS)
+    def dense_all(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        w, b, cw, cb = law[0], law[1], law[2], law[3]
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            for p in range(K.shape[1]):
+                k, g, t = K[m, p], G[m, p], T[m, p]
+                for q in range(len(k)):
+                    t[q] = w * t[q] + cw * k[q] + cb
+                    k[q] = w * k[q] + b
+                    g[q] = w * g[q]
+                if len(pieces) > 0:
+                    _bent_row(k, g, t, r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+
+    @numba.njit(**OPTIONS)
+    def pool_all(K, windows, scale, K2):  # type: ignore[no-untyped-def]
+        """M K Mᵀ, where each row of M has `scale` at the positions of a window."""
+        size = K.shape[2]
+        line = np.empty(size, np.float64)
+        for m in range(len(K)):
+            for a in range(len(windows)):
+                for q in range(size):
+                    line[q] = 0.0
+                for n in range(windows.shape[1]):
+                    row = K[m, windows[a, n]]
+                    for q in range(size):
+                        line[q] += row[q]
+                for b in range(len(windows)):
+                    total = 0.0
+                    for n in range(windows.shape[1]):
+                        total += line[windows[b, n]]
+                    K2[m, a, b] = scale * (scale * total)
+
+    return Loops(start, start_all, sums, sums_all, dense, dense_all, pool_all)
+
+
+LOOPS = {np.dtype(np.float32): _made(np.float32), np.dtype(np.float64): _made(np.float64)}

@@ -21,6 +21,8 @@ class Loops(NamedTuple):
     start_all: Any
     sums: Any
     sums_all: Any
+    sums_near: Any
+    sums_all_near: Any
     dense: Any
     dense_all: Any
     pool_all: Any
@@ -64,102 +66,14 @@ def _made(dtype: Any) -> Loops:
                         k[q] += scale * (value * y[c, q])
                         g[q] += half * scale * (difference * difference)
 
-    @numba.njit(**OPTIONS)
-    def sums(K, G, T, K2, G2, T2, width, rows, across, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
-        """Patch sums at equal positions, times σ_w²/|kernel|, plus σ_b²; then φ, where `pieces` is not empty."""
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _dense_row(k, g, t, law):  # type: ignore[no-untyped-def]
         w, b, cw, cb = law[0], law[1], law[2], law[3]
-        height, out_width = K.shape[1] // width, across.shape[1]
-        tk, tg, tt = np.empty(width + 1, dtype), np.empty(width + 1, dtype), np.empty(width + 1, dtype)
-        uk, ug, ut = np.empty(out_width, dtype), np.empty(out_width, dtype), np.empty(out_width, dtype)
-        for m in range(len(I)):
-            i, j = I[m], J[m]
-            for y in range(rows.shape[1]):
-                for x in range(width + 1):
-                    tk[x] = zero
-                    tg[x] = zero
-                    tt[x] = zero
-                for d in range(rows.shape[0]):
-                    at = rows[d, y]
-                    if at < height:
-                        base = at * width
-                        for x in range(width):
-                            tk[x] += K[m, base + x]
-                            tg[x] += G[m, base + x]
-                            tt[x] += T[m, base + x]
-                for x in range(out_width):
-                    uk[x] = zero
-                    ug[x] = zero
-                    ut[x] = zero
-                for d in range(across.shape[0]):
-                    for x in range(out_width):
-                        at = across[d, x]
-                        uk[x] += tk[at]
-                        ug[x] += tg[at]
-                        ut[x] += tt[at]
-                base = y * out_width
-                if len(pieces) == 0:
-                    for x in range(out_width):
-                        K2[m, base + x] = w * uk[x] + b
-                        G2[m, base + x] = w * ug[x]
-                        T2[m, base + x] = w * ut[x] + cw * uk[x] + cb
-                else:
-                    mixed, bend = pieces[0], pieces[1]
-                    for x in range(out_width):
-                        p = base + x
-                        k, g, t = bent(
-                            w * uk[x] + b, w * ug[x], w * ut[x] + cw * uk[x] + cb,
-                            r1[i, p], o1[i, p], s1[i, p], r2[j, p], o2[j, p], s2[j, p], mixed, bend, even,
-                        )  # fmt: skip
-                        K2[m, p] = k
-                        G2[m, p] = g
-                        T2[m, p] = t
-
-    @numba.njit(**OPTIONS)
-    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
-        """Patch sums between all pairs of positions: over rows into one block of columns, then along it."""
-        w, b, cw, cb = law[0], law[1], law[2], law[3]
-        kernel, stride, spread, low, out_width = steps[0], steps[1], steps[2], steps[3], steps[4]
-        height, size = K.shape[1] // width, len(padded)
-        tk, tg, tt = np.empty((size, size), dtype), np.empty((size, size), dtype), np.empty((size, size), dtype)
-        c1, c2 = np.empty(width, dtype), np.empty(width, dtype)
-        near = kernel == 3 and stride == 1 and spread == 1
-        for m in range(len(I)):
-            i, j = I[m], J[m]
-            for y in range(rows.shape[1]):
-                for z in range(rows.shape[1]):
-                    _rows_of_block(K[m], G[m], T[m], v1[i], v2[j], tk, tg, tt, c1, c2, rows, y, z, width, height, low)
-                    _pads_of_block(tk, tg, tt, c1, c2, padded, width, low)
-                    for x in range(out_width):
-                        p, base = y * out_width + x, z * out_width
-                        k2, g2, t2 = (
-                            K2[m, p, base : base + out_width],
-                            G2[m, p, base : base + out_width],
-                            T2[m, p, base : base + out_width],
-                        )
-                        if near:
-                            ka, kb, kc = tk[x, :-2], tk[x + 1, 1:-1], tk[x + 2, 2:]
-                            ga, gb, gc = tg[x, :-2], tg[x + 1, 1:-1], tg[x + 2, 2:]
-                            ta, tb, tc = tt[x, :-2], tt[x + 1, 1:-1], tt[x + 2, 2:]
-                            for q in range(out_width):
-                                k = ka[q] + kb[q] + kc[q]
-                                k2[q] = w * k + b
-                                g2[q] = w * (ga[q] + gb[q] + gc[q])
-                                t2[q] = w * (ta[q] + tb[q] + tc[q]) + cw * k + cb
-                        else:
-                            for q in range(out_width):
-                                k, g, t = zero, zero, zero
-                                for d in range(kernel):
-                                    k += tk[x * stride + d * spread, q * stride + d * spread]
-                                    g += tg[x * stride + d * spread, q * stride + d * spread]
-                                    t += tt[x * stride + d * spread, q * stride + d * spread]
-                                k2[q] = w * k + b
-                                g2[q] = w * g
-                                t2[q] = w * t + cw * k + cb
-                if len(pieces) > 0:
-                    # Here the rows of this y are still in the cache, and long.
-                    for x in range(out_width):
-                        p = y * out_width + x
-                        _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+        for q in range(len(k)):
+            t[q] = w * t[q] + cw * k[q] + cb
+            k[q] = w * k[q] + b
+        for q in range(len(k)):
+            g[q] = w * g[q]
 
     @numba.njit(forceinline=True, **OPTIONS)
     def _bent_row(K, G, T, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def]
@@ -170,6 +84,37 @@ def _made(dtype: Any) -> Loops:
         else:
             for q in range(len(K)):
                 K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, False)
+
+    @numba.njit(**OPTIONS)
+    def dense(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        """σ_w² K + σ_b² at equal positions, then φ, where `pieces` is not empty."""
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            k, g, t = K[m], G[m], T[m]
+            _dense_row(k, g, t, law)
+            if len(pieces) > 0:
+                x1, y1, z1, x2, y2, z2 = r1[i], o1[i], s1[i], r2[j], o2[j], s2[j]
+                mixed, bend = pieces[0], pieces[1]
+                if even:
+                    for q in range(len(k)):
+                        k[q], g[q], t[q] = bent(
+                            k[q], g[q], t[q], x1[q], y1[q], z1[q], x2[q], y2[q], z2[q], mixed, bend, True
+                        )
+                else:
+                    for q in range(len(k)):
+                        k[q], g[q], t[q] = bent(
+                            k[q], g[q], t[q], x1[q], y1[q], z1[q], x2[q], y2[q], z2[q], mixed, bend, False
+                        )
+
+    @numba.njit(**OPTIONS)
+    def dense_all(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            for p in range(K.shape[1]):
+                k, g, t = K[m, p], G[m, p], T[m, p]
+                _dense_row(k, g, t, law)
+                if len(pieces) > 0:
+                    _bent_row(k, g, t, r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
 
     @numba.njit(**OPTIONS)
     def _rows_of_block(K, G, T, v1, v2, tk, tg, tt, c1, c2, rows, y, z, width, height, low):  # type: ignore[no-untyped-def]
@@ -240,34 +185,214 @@ def _made(dtype: Any) -> Loops:
                     tg[x, q] = c1[at] if at < width else (c2[to] if to < width else zero)
 
     @numba.njit(**OPTIONS)
-    def dense(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
-        """σ_w² K + σ_b² at equal positions, then φ, where `pieces` is not empty."""
-        w, b, cw, cb = law[0], law[1], law[2], law[3]
+    def sums(K, G, T, K2, G2, T2, width, rows, across, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        """Patch sums at equal positions, times σ_w²/|kernel|, plus σ_b²; then φ, where `pieces` is not empty."""
+        height, out_width = K.shape[1] // width, across.shape[1]
+        tk, tg, tt = np.empty(width + 1, dtype), np.empty(width + 1, dtype), np.empty(width + 1, dtype)
+        uk, ug, ut = np.empty(out_width, dtype), np.empty(out_width, dtype), np.empty(out_width, dtype)
         for m in range(len(I)):
             i, j = I[m], J[m]
-            for p in range(K.shape[1]):
-                k, g, t = w * K[m, p] + b, w * G[m, p], w * T[m, p] + cw * K[m, p] + cb
-                if len(pieces) > 0:
-                    k, g, t = bent(
-                        k, g, t, r1[i, p], o1[i, p], s1[i, p], r2[j, p], o2[j, p], s2[j, p], pieces[0], pieces[1], even
-                    )
-                K[m, p] = k
-                G[m, p] = g
-                T[m, p] = t
+            for y in range(rows.shape[1]):
+                for x in range(width + 1):
+                    tk[x] = zero
+                    tg[x] = zero
+                    tt[x] = zero
+                for d in range(rows.shape[0]):
+                    at = rows[d, y]
+                    if at < height:
+                        base = at * width
+                        for x in range(width):
+                            tk[x] += K[m, base + x]
+                            tg[x] += G[m, base + x]
+                            tt[x] += T[m, base + x]
+                for x in range(out_width):
+                    uk[x] = zero
+                    ug[x] = zero
+                    ut[x] = zero
+                for d in range(across.shape[0]):
+                    for x in range(out_width):
+                        at = across[d, x]
+                        uk[x] += tk[at]
+                        ug[x] += tg[at]
+                        ut[x] += tt[at]
+                base = y * out_width
+                for x in range(out_width):
+                    K2[m, base + x] = uk[x]
+                    G2[m, base + x] = ug[x]
+                    T2[m, base + x] = ut[x]
+        dense(K2, G2, T2, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even)
 
     @numba.njit(**OPTIONS)
-    def dense_all(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
+        """Patch sums between all pairs of positions: over rows into one block of columns, then along it."""
         w, b, cw, cb = law[0], law[1], law[2], law[3]
+        kernel, stride, spread, low, out_width = steps[0], steps[1], steps[2], steps[3], steps[4]
+        height, size = K.shape[1] // width, len(padded)
+        tk, tg, tt = np.empty((size, size), dtype), np.empty((size, size), dtype), np.empty((size, size), dtype)
+        c1, c2 = np.empty(width, dtype), np.empty(width, dtype)
         for m in range(len(I)):
             i, j = I[m], J[m]
-            for p in range(K.shape[1]):
-                k, g, t = K[m, p], G[m, p], T[m, p]
-                for q in range(len(k)):
-                    t[q] = w * t[q] + cw * k[q] + cb
-                    k[q] = w * k[q] + b
-                    g[q] = w * g[q]
+            for y in range(rows.shape[1]):
+                for z in range(rows.shape[1]):
+                    _rows_of_block(K[m], G[m], T[m], v1[i], v2[j], tk, tg, tt, c1, c2, rows, y, z, width, height, low)
+                    _pads_of_block(tk, tg, tt, c1, c2, padded, width, low)
+                    for x in range(out_width):
+                        p, base = y * out_width + x, z * out_width
+                        for q in range(out_width):
+                            k, g, t = zero, zero, zero
+                            for d in range(kernel):
+                                u, v = x * stride + d * spread, q * stride + d * spread
+                                k += tk[u, v]
+                                g += tg[u, v]
+                                t += tt[u, v]
+                            K2[m, p, base + q] = w * k + b
+                            G2[m, p, base + q] = w * g
+                            T2[m, p, base + q] = w * t + cw * k + cb
                 if len(pieces) > 0:
-                    _bent_row(k, g, t, r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+                    # Here the rows of this y are still in the cache, and long.
+                    for x in range(out_width):
+                        p = y * out_width + x
+                        _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _three(source, row, a, b, c, inside_a, inside_c, left, right, target, slot):  # type: ignore[no-untyped-def]
+        """target = the sum of three stretches of one row that are inside of the image."""
+        if inside_a and inside_c:
+            for q in range(left, right):
+                target[slot, q] = source[row, a + q] + source[row, b + q] + source[row, c + q]
+        elif inside_a:
+            for q in range(left, right):
+                target[slot, q] = source[row, a + q] + source[row, b + q]
+        elif inside_c:
+            for q in range(left, right):
+                target[slot, q] = source[row, b + q] + source[row, c + q]
+        else:
+            for q in range(left, right):
+                target[slot, q] = source[row, b + q]
+
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _same_row(source, row, width, height, circular, target, slot):  # type: ignore[no-untyped-def]
+        """Sums over three rows of the image, at equal positions; the arrays hold one image flat."""
+        size = width * height
+        _three(source, row, -width, 0, width, True, True, width, size - width, target, slot)
+        top, bottom = circular or height == 0, circular
+        _three(source, row, size - width, 0, width % size, top, height > 1 or circular, 0, width, target, slot)
+        last = size - width
+        if height > 1:
+            _three(source, row, -width, 0, -last, True, bottom, last, size, target, slot)
+
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _along(target, up, at, down, width, height, circular, out, row):  # type: ignore[no-untyped-def]
+        """out[p] = up[p − 1] + at[p] + down[p + 1], rows of `target`, with the columns at both edges done by themselves."""
+        size = width * height
+        for q in range(1, size - 1):
+            out[row, q] = target[up, q - 1] + target[at, q] + target[down, q + 1]
+        for z in range(height):
+            p, last = z * width, z * width + width - 1
+            before = target[up, last] if circular else zero
+            after = target[down, p] if circular else zero
+            if width == 1:
+                out[row, p] = before + target[at, p] + after
+            else:
+                out[row, p] = before + target[at, p] + target[down, p + 1]
+                out[row, last] = target[up, last - 1] + target[at, last] + after
+
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _edges_of_gap(tg, up, at, down, v1, width, height, y, x, out, row):  # type: ignore[no-untyped-def]
+        """Columns of the other image beyond its edges: the gap there is half of the first point's variance."""
+        left, right = zero, zero
+        for d in range(-1, 2):
+            if 0 <= y + d < height:
+                base = (y + d) * width + x
+                left += half * v1[base - 1] if x > 0 else zero
+                right += half * v1[base + 1] if x < width - 1 else zero
+        for z in range(height):
+            out[row, z * width] += left
+            out[row, z * width + width - 1] += right
+
+    @numba.njit(**OPTIONS)
+    def _all_row(K, G, T, v1, halves, width, height, circular, y, x, tk, tg, tt, slot):  # type: ignore[no-untyped-def]
+        """The sum over three rows of the image at column x, against every row of the other image."""
+        size = width * height
+        for q in range(size):
+            tk[slot, q] = zero
+            tg[slot, q] = zero
+            tt[slot, q] = zero
+        for d in range(-1, 2):
+            at = y + d
+            inside = 0 <= at < height
+            row = (at % height) * width + x
+            shift = d * width
+            if inside or circular:
+                left, right = max(0, -shift), min(size, size - shift)
+                for q in range(left, right):
+                    tk[slot, q] += K[row, q + shift]
+                for q in range(left, right):
+                    tg[slot, q] += G[row, q + shift]
+                for q in range(left, right):
+                    tt[slot, q] += T[row, q + shift]
+                first, last, wrap = (0, left, size) if d < 0 else (right, size, -size)
+                for q in range(first, last):
+                    if circular:
+                        tk[slot, q] += K[row, q + shift + wrap]
+                        tg[slot, q] += G[row, q + shift + wrap]
+                        tt[slot, q] += T[row, q + shift + wrap]
+                    else:
+                        tg[slot, q] += half * v1[row]
+            else:
+                for q in range(max(0, -shift), min(size, size - shift)):
+                    tg[slot, q] += halves[0, q + shift]
+
+    @numba.njit(**OPTIONS)
+    def sums_near(K, G, T, K2, G2, T2, width, circular, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        """As `sums`, for the common 3 × 3 patches that keep the positions: in long stretches."""
+        height = K.shape[1] // width
+        rows = np.empty((1, K.shape[1]), dtype)
+        for m in range(len(I)):
+            _same_row(K, m, width, height, circular, rows, 0)
+            _along(rows, 0, 0, 0, width, height, circular, K2, m)
+            _same_row(G, m, width, height, circular, rows, 0)
+            _along(rows, 0, 0, 0, width, height, circular, G2, m)
+            _same_row(T, m, width, height, circular, rows, 0)
+            _along(rows, 0, 0, 0, width, height, circular, T2, m)
+        dense(K2, G2, T2, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even)
+
+    @numba.njit(**OPTIONS)
+    def sums_all_near(K, G, T, K2, G2, T2, width, circular, law, v1, v2, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
+        """As `sums_all`, for the common 3 × 3 patches that keep the positions: in long stretches, three rows at once."""
+        size = K.shape[1]
+        height = size // width
+        tk, tg, tt = np.empty((3, size), dtype), np.empty((3, size), dtype), np.empty((3, size), dtype)
+        # Half of the second point's variances, summed over three rows: what a row outside of the image meets.
+        halves, summed = np.empty((1, size), dtype), np.empty((1, size), dtype)
+        for m in range(len(I)):
+            i, j = I[m], J[m]
+            for q in range(size):
+                halves[0, q] = half * v2[j, q]
+            _same_row(halves, 0, width, height, circular, summed, 0)
+            for y in range(height):
+                for x in range(-1, width + 1):
+                    slot = (x + 1) % 3
+                    if 0 <= x < width or circular:
+                        _all_row(K[m], G[m], T[m], v1[i], halves, width, height, circular, y, x % width, tk, tg, tt, slot)
+                    else:
+                        for q in range(size):
+                            tk[slot, q] = zero
+                            tt[slot, q] = zero
+                            tg[slot, q] = summed[0, q]
+                    if x < 1:
+                        continue
+                    p, up, at, down = y * width + x - 1, (x - 1) % 3, x % 3, slot
+                    _along(tk, up, at, down, width, height, circular, K2[m], p)
+                    _along(tt, up, at, down, width, height, circular, T2[m], p)
+                    _along(tg, up, at, down, width, height, circular, G2[m], p)
+                    if not circular:
+                        _edges_of_gap(tg, up, at, down, v1[i], width, height, y, x - 1, G2[m], p)
+                    _dense_row(K2[m, p], G2[m, p], T2[m, p], law)
+                    if len(pieces) > 0:
+                        _bent_row(
+                            K2[m, p], G2[m, p], T2[m, p], r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even
+                        )
 
     @numba.njit(**OPTIONS)
     def pool_all(K, windows, scale, K2):  # type: ignore[no-untyped-def]
@@ -288,7 +413,7 @@ def _made(dtype: Any) -> Loops:
                         total += line[windows[b, n]]
                     K2[m, a, b] = scale * (scale * total)
 
-    return Loops(start, start_all, sums, sums_all, dense, dense_all, pool_all)
+    return Loops(start, start_all, sums, sums_all, sums_near, sums_all_near, dense, dense_all, pool_all)
 
 
 LOOPS = {np.dtype(np.float32): _made(np.float32), np.dtype(np.float64): _made(np.float64)}

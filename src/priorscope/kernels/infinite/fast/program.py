@@ -41,13 +41,14 @@ class Uncovered(Exception):  # noqa: N818 (the reason, in words for `explain`)
 class Patches:
     """A convolution's geometry: `index` as `rules.convolution.offsets` gives it; `rows`, `across` (of the output's rows
     and columns), `padded` (the columns with what surrounds them) by axis; steps: (kernel, stride, dilation, left pad,
-    output width) along a row."""
+    output width) along a row; near: "zeros" or "circular" of the common 3 × 3 patches that keep the positions."""
 
     index: np.ndarray[Any, Any]
     rows: np.ndarray[Any, Any]
     across: np.ndarray[Any, Any]
     padded: np.ndarray[Any, Any]
     steps: tuple[int, int, int, int, int]
+    near: str | None
 
 
 @dataclass(eq=False)
@@ -324,4 +325,6 @@ def _patches(layer: nn.Conv2d, positions: tuple[int, ...]) -> tuple[Patches, tup
     if len(positions) == 2:
         rows, _ = offsets(positions[:1], kernel[:1], stride[:1], dilation[:1], pads[2:], mode)
     steps = (kernel[-1], stride[-1], dilation[-1], pads[0], after[-1])
-    return Patches(*(t.numpy() for t in (index, rows, across, padded[0])), steps), after
+    common = kernel == (3, 3) and stride == dilation == (1, 1) and pads == (1, 1, 1, 1) and min(positions) > 1
+    near = layer.padding_mode if common else None
+    return Patches(*(t.numpy() for t in (index, rows, across, padded[0])), steps, near), after

@@ -179,7 +179,7 @@ class _Pairs:
         if one.kind == "flat":
             return tuple(value.reshape(len(I), -1).mean(1, keepdims=True) for value in values)
         if one.kind == "same positions":
-            return tuple(np.ascontiguousarray(value.diagonal(axis1=1, axis2=2)) for value in values)
+            return tuple(value.diagonal(axis1=1, axis2=2).copy() for value in values)
         if one.kind == "pool":
             return self.pooled(number, one, values, buffers.take(shape), I, J, side1, side2, own)
         nothing = (np.zeros((0, 0), self.dtype),) * 3
@@ -191,12 +191,19 @@ class _Pairs:
             patches: Any = one.patches
             out = buffers.take(shape)
             law[[0, 2]] /= patches.index.shape[0]
-            if one.pairs:
-                v1, v2 = side1.values[one.inputs[0]], side2.values[one.inputs[0]]
+            ends = (I, J, *bends, settings, even)
+            v1, v2 = side1.values[one.inputs[0]], side2.values[one.inputs[0]]
+            if patches.near is not None:
+                circular = patches.near == "circular"
+                if one.pairs:
+                    loops.sums_all_near(*values, *out, one.width, circular, law, v1, v2, *ends)
+                else:
+                    loops.sums_near(*values, *out, one.width, circular, law, *ends)
+            elif one.pairs:
                 geometry = (one.width, patches.rows, patches.padded, np.array(patches.steps), law, v1, v2)
-                loops.sums_all(*values, *out, *geometry, I, J, *bends, settings, even)
+                loops.sums_all(*values, *out, *geometry, *ends)
             else:
-                loops.sums(*values, *out, one.width, patches.rows, patches.across, law, I, J, *bends, settings, even)
+                loops.sums(*values, *out, one.width, patches.rows, patches.across, law, *ends)
             return out
         if self.last[one.inputs[0]] != number:
             out = buffers.take(shape)

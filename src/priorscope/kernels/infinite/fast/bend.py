@@ -55,7 +55,7 @@ def _made(dtype: Any) -> Any:
     over_pi, over_2_pi, rounding = dtype(1 / pi), dtype(1 / (2 * pi)), dtype(8 * np.finfo(dtype).eps)
 
     @numba.njit(forceinline=True, **OPTIONS)
-    def bent(k, gap, tangent, root1, over1, slope1, root2, over2, slope2, mixed, bend, even):  # type: ignore[no-untyped-def]
+    def bent(k, gap, tangent, root1, root2, mixed, bend, slope, at_zero, even):  # type: ignore[no-untyped-def]
         negative = k < zero
         if even:
             # |−u| = |u|: the gap to the opposite point.
@@ -65,8 +65,9 @@ def _made(dtype: Any) -> Any:
         # Between parallel points of different lengths the two cancel; what rounding leaves is no angle.
         x = gap - spread
         x = x if x > rounding * (spread + abs(difference) * (root1 + root2)) else zero
-        over = over1 * over2
-        less = x * over
+        size = root1 * root2
+        alive = size > zero
+        less = x / size if alive else zero
         far = less > one
         y = half * less
         y = one - y if far else y
@@ -82,7 +83,7 @@ def _made(dtype: Any) -> Any:
         else:
             a += power * a1[0]
             e += power * e1[0]
-        excess_here = root1 * root2 * (two * over_pi) * y * root * e
+        excess_here = size * (two * over_pi) * y * root * e
         theta = two * over_2_pi * root * a
         up = k if k > zero else zero
         if even:
@@ -100,7 +101,8 @@ def _made(dtype: Any) -> Any:
         derivative = mixed + bend * derivative
         if even:
             derivative = -derivative if negative else derivative
-        derivative = derivative if over > zero else slope1 * slope2
+        dead = (slope if root1 > zero else at_zero) * (slope if root2 > zero else at_zero)
+        derivative = derivative if alive else dead
         gap = mixed * gap + bend * after
         gap = gap if gap > zero else zero
         return mixed * down + bend * nngp, gap, tangent * derivative

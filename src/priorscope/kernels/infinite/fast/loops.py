@@ -76,45 +76,45 @@ def _made(dtype: Any) -> Loops:
             g[q] = w * g[q]
 
     @numba.njit(forceinline=True, **OPTIONS)
-    def _bent_row(K, G, T, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def]
-        mixed, bend = pieces[0], pieces[1]
+    def _bent_row(K, G, T, r1, r2, pieces, even):  # type: ignore[no-untyped-def]
+        mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
         if even:
             for q in range(len(K)):
-                K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, True)
+                K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, r2[q], mixed, bend, slope, at_zero, True)
         else:
             for q in range(len(K)):
-                K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, False)
+                K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, r2[q], mixed, bend, slope, at_zero, False)
 
     @numba.njit(**OPTIONS)
-    def dense(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+    def dense(K, G, T, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """σ_w² K + σ_b² at equal positions, then φ, where `pieces` is not empty."""
         for m in range(len(I)):
             i, j = I[m], J[m]
             k, g, t = K[m], G[m], T[m]
             _dense_row(k, g, t, law)
             if len(pieces) > 0:
-                x1, y1, z1, x2, y2, z2 = r1[i], o1[i], s1[i], r2[j], o2[j], s2[j]
-                mixed, bend = pieces[0], pieces[1]
+                x1, x2 = r1[i], r2[j]
+                mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
                 if even:
                     for q in range(len(k)):
                         k[q], g[q], t[q] = bent(
-                            k[q], g[q], t[q], x1[q], y1[q], z1[q], x2[q], y2[q], z2[q], mixed, bend, True
+                            k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, True
                         )
                 else:
                     for q in range(len(k)):
                         k[q], g[q], t[q] = bent(
-                            k[q], g[q], t[q], x1[q], y1[q], z1[q], x2[q], y2[q], z2[q], mixed, bend, False
+                            k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, False
                         )
 
     @numba.njit(**OPTIONS)
-    def dense_all(K, G, T, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+    def dense_all(K, G, T, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         for m in range(len(I)):
             i, j = I[m], J[m]
             for p in range(K.shape[1]):
                 k, g, t = K[m, p], G[m, p], T[m, p]
                 _dense_row(k, g, t, law)
                 if len(pieces) > 0:
-                    _bent_row(k, g, t, r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+                    _bent_row(k, g, t, r1[i, p], r2[j], pieces, even)
 
     @numba.njit(**OPTIONS)
     def _rows_of_block(K, G, T, v1, v2, tk, tg, tt, c1, c2, rows, y, z, width, height, low):  # type: ignore[no-untyped-def]
@@ -185,7 +185,7 @@ def _made(dtype: Any) -> Loops:
                     tg[x, q] = c1[at] if at < width else (c2[to] if to < width else zero)
 
     @numba.njit(**OPTIONS)
-    def sums(K, G, T, K2, G2, T2, width, rows, across, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+    def sums(K, G, T, K2, G2, T2, width, rows, across, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """Patch sums at equal positions, times σ_w²/|kernel|, plus σ_b²; then φ, where `pieces` is not empty."""
         height, out_width = K.shape[1] // width, across.shape[1]
         tk, tg, tt = np.empty(width + 1, dtype), np.empty(width + 1, dtype), np.empty(width + 1, dtype)
@@ -220,10 +220,10 @@ def _made(dtype: Any) -> Loops:
                     K2[m, base + x] = uk[x]
                     G2[m, base + x] = ug[x]
                     T2[m, base + x] = ut[x]
-        dense(K2, G2, T2, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even)
+        dense(K2, G2, T2, law, I, J, r1, r2, pieces, even)
 
     @numba.njit(**OPTIONS)
-    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
+    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
         """Patch sums between all pairs of positions: over rows into one block of columns, then along it."""
         w, b, cw, cb = law[0], law[1], law[2], law[3]
         kernel, stride, spread, low, out_width = steps[0], steps[1], steps[2], steps[3], steps[4]
@@ -252,7 +252,7 @@ def _made(dtype: Any) -> Loops:
                     # Here the rows of this y are still in the cache, and long.
                     for x in range(out_width):
                         p = y * out_width + x
-                        _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even)
+                        _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], r2[j], pieces, even)
 
     @numba.njit(forceinline=True, **OPTIONS)
     def _three(source, row, a, b, c, inside_a, inside_c, left, right, target, slot):  # type: ignore[no-untyped-def]
@@ -314,6 +314,24 @@ def _made(dtype: Any) -> Loops:
     def _all_row(K, G, T, v1, halves, width, height, circular, y, x, tk, tg, tt, slot):  # type: ignore[no-untyped-def]
         """The sum over three rows of the image at column x, against every row of the other image."""
         size = width * height
+        if 0 < y < height - 1:
+            a, b, c = (y - 1) * width + x, y * width + x, (y + 1) * width + x
+            end = size - width
+            for q in range(width, end):
+                tk[slot, q] = K[a, q - width] + K[b, q] + K[c, q + width]
+            for q in range(width, end):
+                tg[slot, q] = G[a, q - width] + G[b, q] + G[c, q + width]
+            for q in range(width, end):
+                tt[slot, q] = T[a, q - width] + T[b, q] + T[c, q + width]
+            for q in range(width):
+                tk[slot, q] = K[b, q] + K[c, q + width] + (K[a, q + end] if circular else zero)
+                tg[slot, q] = G[b, q] + G[c, q + width] + (G[a, q + end] if circular else half * v1[a])
+                tt[slot, q] = T[b, q] + T[c, q + width] + (T[a, q + end] if circular else zero)
+            for q in range(end, size):
+                tk[slot, q] = K[b, q] + K[a, q - width] + (K[c, q - end] if circular else zero)
+                tg[slot, q] = G[b, q] + G[a, q - width] + (G[c, q - end] if circular else half * v1[c])
+                tt[slot, q] = T[b, q] + T[a, q - width] + (T[c, q - end] if circular else zero)
+            return
         for q in range(size):
             tk[slot, q] = zero
             tg[slot, q] = zero
@@ -344,7 +362,7 @@ def _made(dtype: Any) -> Loops:
                     tg[slot, q] += halves[0, q + shift]
 
     @numba.njit(**OPTIONS)
-    def sums_near(K, G, T, K2, G2, T2, width, circular, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+    def sums_near(K, G, T, K2, G2, T2, width, circular, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """As `sums`, for the common 3 × 3 patches that keep the positions: in long stretches."""
         height = K.shape[1] // width
         rows = np.empty((1, K.shape[1]), dtype)
@@ -355,10 +373,10 @@ def _made(dtype: Any) -> Loops:
             _along(rows, 0, 0, 0, width, height, circular, G2, m)
             _same_row(T, m, width, height, circular, rows, 0)
             _along(rows, 0, 0, 0, width, height, circular, T2, m)
-        dense(K2, G2, T2, law, I, J, r1, o1, s1, r2, o2, s2, pieces, even)
+        dense(K2, G2, T2, law, I, J, r1, r2, pieces, even)
 
     @numba.njit(**OPTIONS)
-    def sums_all_near(K, G, T, K2, G2, T2, width, circular, law, v1, v2, I, J, r1, o1, s1, r2, o2, s2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
+    def sums_all_near(K, G, T, K2, G2, T2, width, circular, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
         """As `sums_all`, for the common 3 × 3 patches that keep the positions: in long stretches, three rows at once."""
         size = K.shape[1]
         height = size // width
@@ -391,7 +409,7 @@ def _made(dtype: Any) -> Loops:
                     _dense_row(K2[m, p], G2[m, p], T2[m, p], law)
                     if len(pieces) > 0:
                         _bent_row(
-                            K2[m, p], G2[m, p], T2[m, p], r1[i, p], o1[i, p], s1[i, p], r2[j], o2[j], s2[j], pieces, even
+                            K2[m, p], G2[m, p], T2[m, p], r1[i, p], r2[j], pieces, even
                         )
 
     @numba.njit(**OPTIONS)

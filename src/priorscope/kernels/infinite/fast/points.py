@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .program import Instruction, Pieces, Program, Uncovered
+from .program import Instruction, Program, Uncovered
 
 SMALLEST = {"float32": 1e-30, "float64": 1e-280}
 """A variance below it is zero, or its reciprocal may overflow."""
@@ -14,11 +14,11 @@ LARGEST = {"float32": 1e30, "float64": 1e280}
 
 @dataclass(eq=False)
 class Variances:
-    """Of the points of one side. values: register -> (n, P). before: instruction -> √v, 1/√v (0 at zero) and the slope
-    at zero, (n, P) each, in front of its φ. inner: instruction -> the mean gap inside of each pooling window, (n, P)."""
+    """Of the points of one side. values: register -> (n, P). before: instruction -> √v in
+    front of its φ, (n, P). inner: instruction -> the mean gap inside of each pooling window, (n, P)."""
 
     values: dict[int, Any] = field(default_factory=dict)
-    before: dict[int, tuple[Any, Any, Any]] = field(default_factory=dict)
+    before: dict[int, Any] = field(default_factory=dict)
     inner: dict[int, Any] = field(default_factory=dict)
     first: Any = None
 
@@ -46,19 +46,13 @@ class Variances:
         if not bool((v < LARGEST[v.dtype.name]).all()) or bool(((v > 0) & (v < SMALLEST[v.dtype.name])).any()):
             raise Uncovered("variances that are not finite, very large or very small")
         if one.pieces is not None:
-            self.before[number] = bends(v, one.pieces)
+            self.before[number] = np.sqrt(v)
             v = v * v.dtype.type(one.pieces.power)
         self.values[one.output] = v
 
     def stacked(self) -> Any:
-        """`before` as one array (functions, 3, n), of points without positions."""
+        """`before` as one array (functions, n), of points without positions."""
         if not self.before:
-            return np.zeros((0, 3, 0), self.first.dtype)
-        return np.stack([np.stack([part[:, 0] for part in self.before[number]]) for number in sorted(self.before)])
+            return np.zeros((0, 0), self.first.dtype)
+        return np.stack([self.before[number][:, 0] for number in sorted(self.before)])
 
-
-def bends(v: Any, pieces: Pieces) -> tuple[Any, Any, Any]:
-    root = np.sqrt(v)
-    over = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
-    slope = np.where(v > 0, pieces.slope, pieces.slope_at_zero).astype(v.dtype)
-    return root, over, slope

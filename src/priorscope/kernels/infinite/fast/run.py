@@ -114,12 +114,9 @@ class _Pairs:
         self.each(part, [(number, x[i : i + self.at_once]) for number, i in enumerate(cuts)])
         sides, nngp, ntk = zip(*parts, strict=True)
         whole = Variances()
-        for name in ("values", "inner"):
+        for name in ("values", "before", "inner"):
             for key in getattr(sides[0], name):
                 getattr(whole, name)[key] = np.concatenate([getattr(side, name)[key] for side in sides])
-        for key in sides[0].before:
-            columns = zip(*(side.before[key] for side in sides), strict=True)
-            whole.before[key] = tuple(np.concatenate(column) for column in columns)  # type: ignore[assignment]
         return whole, np.concatenate(nngp), np.concatenate(ntk)
 
     def through(self, I: Any, J: Any, side1: Variances, side2: Variances, own: Any = None) -> tuple[Any, Any]:  # noqa: E741, N803
@@ -182,10 +179,10 @@ class _Pairs:
             return tuple(value.diagonal(axis1=1, axis2=2).copy() for value in values)
         if one.kind == "pool":
             return self.pooled(number, one, values, buffers.take(shape), I, J, side1, side2, own)
-        nothing = (np.zeros((0, 0), self.dtype),) * 3
-        bends = [*(side1.before.get(number, nothing)), *(side2.before.get(number, nothing))]
+        nothing = np.zeros((0, 0), self.dtype)
+        bends = [side1.before.get(number, nothing), side2.before.get(number, nothing)]
         pieces = one.pieces
-        settings = np.array([] if pieces is None else [pieces.mixed, pieces.bend], self.dtype)
+        settings = np.array([] if pieces is None else [pieces.mixed, pieces.bend, pieces.slope, pieces.slope_at_zero], self.dtype)
         even = pieces is not None and pieces.even
         if one.kind == "sums":
             patches: Any = one.patches

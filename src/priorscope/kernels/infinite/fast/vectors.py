@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..start import NEAR
 from .bend import BENT, OPTIONS
-from .points import Variances, bends
+from .points import Variances
 from .program import Instruction, Program
 
 SEGMENT = 512
@@ -38,13 +38,14 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
     half, zero = dtype(0.5), dtype(0)
 
     @numba.njit(**OPTIONS)
-    def bend_segment(k, g, t, size, r1, o1, s1, r2, o2, s2, mixed, bend, even):  # type: ignore[no-untyped-def]
-        if even:
+    def bend_segment(k, g, t, size, r1, r2, start, pieces):  # type: ignore[no-untyped-def]
+        mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
+        if pieces[4] > 0:
             for q in range(size):
-                k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, True)
+                k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, r2[start + q], mixed, bend, slope, at_zero, True)
         else:
             for q in range(size):
-                k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, o1, s1, r2[q], o2[q], s2[q], mixed, bend, False)
+                k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, r2[start + q], mixed, bend, slope, at_zero, False)
 
     @numba.njit(**OPTIONS)
     def rows(first, last, left, nngp, ntk, a, b, v1, v2, gram, near, codes, laws, pieces, slots, act1, act2):  # type: ignore[no-untyped-def]
@@ -92,12 +93,7 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                             k[q] = w * k1[q] + bias
                             g[q] = w * g1[q]
                     if act >= 0:
-                        x, y = act1[act], act2[act]
-                        end = start + width
-                        bend_segment(
-                            k, g, t, width, x[0, i], x[1, i], x[2, i], y[0, start:end], y[1, start:end], y[2, start:end],
-                            pieces[step, 0], pieces[step, 1], pieces[step, 2] > 0,
-                        )  # fmt: skip
+                        bend_segment(k, g, t, width, act1[act, i], act2[act], start, pieces[step])
                 k, t = registers[out, 0], registers[out, 2]
                 last_t = ntk[i, start : start + width]
                 for q in range(width):
@@ -169,5 +165,5 @@ def _chain(instructions: list[Instruction], dtype: Any) -> Chain:
         codes.append((ADD if one.kind == "add" else DENSE, given[0], given[-1], slots[one.output], act))
         laws.append(one.law)
         bend = one.pieces
-        pieces.append((0.0, 0.0, 0.0) if bend is None else (bend.mixed, bend.bend, float(bend.even)))
+        pieces.append((0.0,) * 5 if bend is None else (*bend[:2], *bend[3:], float(bend.even)))
     return Chain(np.array(codes), np.array(laws, dtype), np.array(pieces, dtype), count)

@@ -97,14 +97,10 @@ def _made(dtype: Any) -> Loops:
                 mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
                 if even:
                     for q in range(len(k)):
-                        k[q], g[q], t[q] = bent(
-                            k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, True
-                        )
+                        k[q], g[q], t[q] = bent(k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, True)
                 else:
                     for q in range(len(k)):
-                        k[q], g[q], t[q] = bent(
-                            k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, False
-                        )
+                        k[q], g[q], t[q] = bent(k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, False)
 
     @numba.njit(**OPTIONS)
     def dense_all(K, G, T, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
@@ -223,7 +219,7 @@ def _made(dtype: Any) -> Loops:
         dense(K2, G2, T2, law, I, J, r1, r2, pieces, even)
 
     @numba.njit(**OPTIONS)
-    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
+    def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """Patch sums between all pairs of positions: over rows into one block of columns, then along it."""
         w, b, cw, cb = law[0], law[1], law[2], law[3]
         kernel, stride, spread, low, out_width = steps[0], steps[1], steps[2], steps[3], steps[4]
@@ -257,18 +253,21 @@ def _made(dtype: Any) -> Loops:
     @numba.njit(forceinline=True, **OPTIONS)
     def _three(source, row, a, b, c, inside_a, inside_c, left, right, target, slot):  # type: ignore[no-untyped-def]
         """target = the sum of three stretches of one row that are inside of the image."""
+        # Slices, because an index that might be negative keeps a loop from vectorising.
+        line, out = source[row], target[slot, left:right]
+        middle = line[b + left : b + right]
         if inside_a and inside_c:
-            for q in range(left, right):
-                target[slot, q] = source[row, a + q] + source[row, b + q] + source[row, c + q]
-        elif inside_a:
-            for q in range(left, right):
-                target[slot, q] = source[row, a + q] + source[row, b + q]
-        elif inside_c:
-            for q in range(left, right):
-                target[slot, q] = source[row, b + q] + source[row, c + q]
+            first, last = line[a + left : a + right], line[c + left : c + right]
+            for q in range(right - left):
+                out[q] = first[q] + middle[q] + last[q]
+        elif inside_a or inside_c:
+            at = a if inside_a else c
+            other = line[at + left : at + right]
+            for q in range(right - left):
+                out[q] = middle[q] + other[q]
         else:
-            for q in range(left, right):
-                target[slot, q] = source[row, b + q]
+            for q in range(right - left):
+                out[q] = middle[q]
 
     @numba.njit(forceinline=True, **OPTIONS)
     def _same_row(source, row, width, height, circular, target, slot):  # type: ignore[no-untyped-def]
@@ -283,19 +282,20 @@ def _made(dtype: Any) -> Loops:
 
     @numba.njit(forceinline=True, **OPTIONS)
     def _along(target, up, at, down, width, height, circular, out, row):  # type: ignore[no-untyped-def]
-        """out[p] = up[p − 1] + at[p] + down[p + 1], rows of `target`, with the columns at both edges done by themselves."""
+        """out[p] = up[p − 1] + at[p] + down[p + 1], rows of `target`; the columns at the edges by themselves."""
         size = width * height
-        for q in range(1, size - 1):
-            out[row, q] = target[up, q - 1] + target[at, q] + target[down, q + 1]
+        inner, first, middle, after = out[row, 1 : size - 1], target[up], target[at, 1 : size - 1], target[down, 2:]
+        for q in range(size - 2):
+            inner[q] = first[q] + middle[q] + after[q]
         for z in range(height):
             p, last = z * width, z * width + width - 1
             before = target[up, last] if circular else zero
-            after = target[down, p] if circular else zero
+            behind = target[down, p] if circular else zero
             if width == 1:
-                out[row, p] = before + target[at, p] + after
+                out[row, p] = before + target[at, p] + behind
             else:
                 out[row, p] = before + target[at, p] + target[down, p + 1]
-                out[row, last] = target[up, last - 1] + target[at, last] + after
+                out[row, last] = target[up, last - 1] + target[at, last] + behind
 
     @numba.njit(forceinline=True, **OPTIONS)
     def _edges_of_gap(tg, up, at, down, v1, width, height, y, x, out, row):  # type: ignore[no-untyped-def]
@@ -310,6 +310,14 @@ def _made(dtype: Any) -> Loops:
             out[row, z * width] += left
             out[row, z * width + width - 1] += right
 
+    @numba.njit(forceinline=True, **OPTIONS)
+    def _three_rows(source, a, b, c, width, end, target, slot):  # type: ignore[no-untyped-def]
+        """The sum of three rows, shifted by a row of the other image each."""
+        first, middle, last = source[a, : end - width], source[b, width:end], source[c, 2 * width :]
+        out = target[slot, width:end]
+        for q in range(end - width):
+            out[q] = first[q] + middle[q] + last[q]
+
     @numba.njit(**OPTIONS)
     def _all_row(K, G, T, v1, halves, width, height, circular, y, x, tk, tg, tt, slot):  # type: ignore[no-untyped-def]
         """The sum over three rows of the image at column x, against every row of the other image."""
@@ -317,12 +325,9 @@ def _made(dtype: Any) -> Loops:
         if 0 < y < height - 1:
             a, b, c = (y - 1) * width + x, y * width + x, (y + 1) * width + x
             end = size - width
-            for q in range(width, end):
-                tk[slot, q] = K[a, q - width] + K[b, q] + K[c, q + width]
-            for q in range(width, end):
-                tg[slot, q] = G[a, q - width] + G[b, q] + G[c, q + width]
-            for q in range(width, end):
-                tt[slot, q] = T[a, q - width] + T[b, q] + T[c, q + width]
+            _three_rows(K, a, b, c, width, end, tk, slot)
+            _three_rows(G, a, b, c, width, end, tg, slot)
+            _three_rows(T, a, b, c, width, end, tt, slot)
             for q in range(width):
                 tk[slot, q] = K[b, q] + K[c, q + width] + (K[a, q + end] if circular else zero)
                 tg[slot, q] = G[b, q] + G[c, q + width] + (G[a, q + end] if circular else half * v1[a])
@@ -376,8 +381,8 @@ def _made(dtype: Any) -> Loops:
         dense(K2, G2, T2, law, I, J, r1, r2, pieces, even)
 
     @numba.njit(**OPTIONS)
-    def sums_all_near(K, G, T, K2, G2, T2, width, circular, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741, E501
-        """As `sums_all`, for the common 3 × 3 patches that keep the positions: in long stretches, three rows at once."""
+    def sums_all_near(K, G, T, K2, G2, T2, width, circular, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
+        """As `sums_all`, for the common 3 × 3 patches that keep the positions: in long stretches."""
         size = K.shape[1]
         height = size // width
         tk, tg, tt = np.empty((3, size), dtype), np.empty((3, size), dtype), np.empty((3, size), dtype)
@@ -392,7 +397,9 @@ def _made(dtype: Any) -> Loops:
                 for x in range(-1, width + 1):
                     slot = (x + 1) % 3
                     if 0 <= x < width or circular:
-                        _all_row(K[m], G[m], T[m], v1[i], halves, width, height, circular, y, x % width, tk, tg, tt, slot)
+                        _all_row(
+                            K[m], G[m], T[m], v1[i], halves, width, height, circular, y, x % width, tk, tg, tt, slot
+                        )
                     else:
                         for q in range(size):
                             tk[slot, q] = zero
@@ -408,9 +415,7 @@ def _made(dtype: Any) -> Loops:
                         _edges_of_gap(tg, up, at, down, v1[i], width, height, y, x - 1, G2[m], p)
                     _dense_row(K2[m, p], G2[m, p], T2[m, p], law)
                     if len(pieces) > 0:
-                        _bent_row(
-                            K2[m, p], G2[m, p], T2[m, p], r1[i, p], r2[j], pieces, even
-                        )
+                        _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], r2[j], pieces, even)
 
     @numba.njit(**OPTIONS)
     def pool_all(K, windows, scale, K2):  # type: ignore[no-untyped-def]

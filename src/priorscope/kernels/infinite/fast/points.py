@@ -55,4 +55,3 @@ class Variances:
         if not self.before:
             return np.zeros((0, 0), self.first.dtype)
         return np.stack([self.before[number][:, 0] for number in sorted(self.before)])
-

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -43,10 +42,10 @@ class Patches:
     and columns), `padded` (the columns with what surrounds them) by axis; steps: (kernel, stride, dilation, left pad,
     output width) along a row; near: "zeros" or "circular" of the common 3 × 3 patches that keep the positions."""
 
-    index: np.ndarray[Any, Any]
-    rows: np.ndarray[Any, Any]
-    across: np.ndarray[Any, Any]
-    padded: np.ndarray[Any, Any]
+    index: Any
+    rows: Any
+    across: Any
+    padded: Any
     steps: tuple[int, int, int, int, int]
     near: str | None
 
@@ -63,7 +62,7 @@ class Instruction:
     pieces: Pieces | None = None
     patches: Patches | None = None
     width: int = 1
-    windows: np.ndarray[Any, Any] | None = None
+    windows: Any | None = None
     scale: float = 1.0
     positions: int = 1
     pairs: bool = False
@@ -120,7 +119,9 @@ class _Compiler:
         seen: set[str] = set()
         for node in self.graph.needed():
             if node.kind == "input":
-                self.values[node.index] = Data(self.start.x1, self.start.x2, self.start.gram, node.index in before_pairs)
+                self.values[node.index] = Data(
+                    self.start.x1, self.start.x2, self.start.gram, node.index in before_pairs
+                )
                 continue
             if not node.data:
                 self.values[node.index] = node
@@ -147,7 +148,9 @@ class _Compiler:
         entry = find(node.target)
         if any(ref.part for ref in node.refs):
             raise Uncovered(f"{node.place} uses a part of another node's output")
-        args, kwargs = tree_map(lambda leaf: self.values[leaf.node.index] if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs))
+        args, kwargs = tree_map(
+            lambda leaf: self.values[leaf.node.index] if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
+        )
         inputs = [self.values[ref.node.index] for ref in node.refs if ref.node.data]
         if len(inputs) == 1 and isinstance(inputs[0], Data) and not node.parameters:
             return _of_data(node, args, kwargs)
@@ -163,7 +166,7 @@ class _Compiler:
             return self.bend(node, entry, args, kwargs)
         if function is sum_of_branches and len(args) == 2 and not kwargs:
             return self.sum(*args)
-        if not args or kwargs and function is not mean:
+        if not args or (kwargs and function is not mean):
             return None
         if function is convolution:
             return self.convolution(node, args[0])
@@ -230,7 +233,11 @@ class _Compiler:
 
     def convolution(self, node: Node, value: Any) -> Value:
         layer = node.target
-        if layer.groups != 1 or len(layer.kernel_size) > 2 or len(getattr(value, "shape", ())) != len(layer.kernel_size) + 1:
+        if (
+            layer.groups != 1
+            or len(layer.kernel_size) > 2
+            or len(getattr(value, "shape", ())) != len(layer.kernel_size) + 1
+        ):
             raise Uncovered(f"{node.place} has groups, or more than two axes of positions")
         before = tuple(value.shape[1:])
         patches, after = _patches(layer, before)
@@ -249,7 +256,11 @@ class _Compiler:
                 raise Uncovered(f"{node.place} has settings that are not among its operations")
         if isinstance(slope, bool) or not isinstance(slope, (int, float)):
             raise Uncovered(f"{node.place} has a slope that is no number")
-        left, right, at_zero = {relu: (0.0, 1.0, 0.0), leaky_relu: (slope, 1.0, slope), absolute_value: (-1.0, 1.0, 0.0)}[entry.function]
+        left, right, at_zero = {
+            relu: (0.0, 1.0, 0.0),
+            leaky_relu: (slope, 1.0, slope),
+            absolute_value: (-1.0, 1.0, 0.0),
+        }[entry.function]
         pieces = Pieces(left * right, (right - left) ** 2, left == -right, (left + right) / 2, at_zero)
         if pieces.even and entry.function is not absolute_value:
             raise Uncovered(f"{node.place} has a slope of -1")
@@ -327,4 +338,5 @@ def _patches(layer: nn.Conv2d, positions: tuple[int, ...]) -> tuple[Patches, tup
     steps = (kernel[-1], stride[-1], dilation[-1], pads[0], after[-1])
     common = kernel == (3, 3) and stride == dilation == (1, 1) and pads == (1, 1, 1, 1) and min(positions) > 1
     near = layer.padding_mode if common else None
-    return Patches(*(t.numpy() for t in (index, rows, across, padded[0])), steps, near), after
+    index, rows, across, padded = (t.numpy() for t in (index, rows, across, padded[0]))
+    return Patches(index, rows, across, padded, steps, near), after

@@ -21,7 +21,7 @@ from .loops import LOOPS, Loops
 from .points import Variances
 from .program import Instruction, Program, Uncovered, compiled
 
-ENTRIES = 2**20
+ENTRIES = 2**17
 """Numbers in one array of one thread, as far as a single pair does not have more."""
 
 
@@ -86,7 +86,7 @@ class _Pairs:
         n1, n2 = len(self.a), len(self.b)
         nngp, ntk = np.empty((n1, n2), self.dtype), np.empty((n1, n2), self.dtype)
 
-        def batch(I: Any, J: Any) -> None:  # noqa: E741, N803
+        def batch(I: Any, J: Any) -> None:  # noqa: E741
             k, t = self.through(I, J, side1, side2)
             for whole, part in ((nngp, k), (ntk, t)):
                 whole[I, J] = part
@@ -119,7 +119,7 @@ class _Pairs:
                 getattr(whole, name)[key] = np.concatenate([getattr(side, name)[key] for side in sides])
         return whole, np.concatenate(nngp), np.concatenate(ntk)
 
-    def through(self, I: Any, J: Any, side1: Variances, side2: Variances, own: Any = None) -> tuple[Any, Any]:  # noqa: E741, N803
+    def through(self, I: Any, J: Any, side1: Variances, side2: Variances, own: Any = None) -> tuple[Any, Any]:  # noqa: E741
         """NNGP and NTK of the pairs; own: the points themselves, whose variances are added to side1 on the way."""
         registers: dict[int, Any] = {}
         buffers = self.buffers()
@@ -151,8 +151,8 @@ class _Pairs:
         one: Instruction,
         registers: dict[int, Any],
         buffers: "_Buffers",
-        I: Any,  # noqa: E741, N803
-        J: Any,  # noqa: N803
+        I: Any,  # noqa: E741
+        J: Any,
         side1: Variances,
         side2: Variances,
         own: Any,
@@ -182,7 +182,9 @@ class _Pairs:
         nothing = np.zeros((0, 0), self.dtype)
         bends = [side1.before.get(number, nothing), side2.before.get(number, nothing)]
         pieces = one.pieces
-        settings = np.array([] if pieces is None else [pieces.mixed, pieces.bend, pieces.slope, pieces.slope_at_zero], self.dtype)
+        settings = np.array(
+            [] if pieces is None else [pieces.mixed, pieces.bend, pieces.slope, pieces.slope_at_zero], self.dtype
+        )
         even = pieces is not None and pieces.even
         if one.kind == "sums":
             patches: Any = one.patches
@@ -216,8 +218,8 @@ class _Pairs:
         one: Instruction,
         values: Any,
         out: Any,
-        I: Any,  # noqa: E741, N803
-        J: Any,  # noqa: N803
+        I: Any,  # noqa: E741
+        J: Any,
         side1: Variances,
         side2: Variances,
         own: Any,

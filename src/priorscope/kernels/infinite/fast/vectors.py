@@ -1,7 +1,6 @@
-"""Networks without positions: every entry of a row of the kernel through all layers at once, while it is in the cache."""
+"""Networks without positions: a stretch of a row of the kernel goes through all layers while it is in the cache."""
 
 from collections.abc import Callable
-from math import prod
 from typing import Any, NamedTuple
 
 import numba
@@ -77,7 +76,13 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                     k[0], g[0] = v1[i], zero
                 out = 0
                 for step in range(len(codes)):
-                    kind, one, two, out, act = codes[step, 0], codes[step, 1], codes[step, 2], codes[step, 3], codes[step, 4]
+                    kind, one, two, out, act = (
+                        codes[step, 0],
+                        codes[step, 1],
+                        codes[step, 2],
+                        codes[step, 3],
+                        codes[step, 4],
+                    )
                     k, g, t = registers[out, 0], registers[out, 1], registers[out, 2]
                     k1, g1, t1 = registers[one, 0], registers[one, 1], registers[one, 2]
                     if kind == ADD:
@@ -134,7 +139,17 @@ def matrices(program: Program, each: Callable[..., None]) -> tuple[Tensor, Tenso
     for first in range(0, len(a), step):
         last, left = min(first + step, len(a)), first if gram else 0
         nngp[first:last, left:] = a[first:last] @ b[left:].T
-        shared = (left, nngp.numpy(), ntk.numpy(), a.numpy(), b.numpy(), side1.first, side2.first, gram, dtype(1 - NEAR))
+        shared = (
+            left,
+            nngp.numpy(),
+            ntk.numpy(),
+            a.numpy(),
+            b.numpy(),
+            side1.first,
+            side2.first,
+            gram,
+            dtype(1 - NEAR),
+        )
         each(
             rows,
             [(i, min(i + ROWS, last), *shared, *chain, act1, act2) for i in range(first, last, ROWS)],

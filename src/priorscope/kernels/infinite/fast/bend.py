@@ -1,9 +1,11 @@
 """One entry through a function of two straight pieces (ReLU, LeakyReLU, abs), with algebraic operations only.
 
-Loops over it vectorise: library functions would not. k, gap, tangent ↦ those after φ(x) = left·x below 0, right·x above.
+Loops over it vectorise: library functions would not. k, gap, Θ ↦ those after φ(x) = left·x below 0, right·x above.
 With y = sin²(θ'/2), θ' the smaller of θ and π − θ: E[relu relu] = (max(k, 0) + √(v1 v2)(sin θ' − θ' cos θ')/π)/2.
 """
 
+import inspect
+from collections.abc import Callable
 from math import pi
 from typing import Any, NamedTuple
 
@@ -14,6 +16,15 @@ from .coefficients import ARC, EXCESS
 
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 """No 'reassoc' and no 'nnan': differences keep their digits, and what is not a number stays so."""
+
+
+def compiled(inside: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator that compiles the function itself, whatever type checkers put around it.
+
+    Args:
+        inside: whether its body goes into the loops that call it, which vectorise only then.
+    """
+    return lambda function: numba.njit(forceinline=inside, **OPTIONS)(inspect.unwrap(function))
 
 
 class Pieces(NamedTuple):
@@ -42,7 +53,7 @@ def _chunks(table: dict[str, tuple[float, ...]], dtype: Any) -> tuple[Any, ...]:
     return tuple(tuple(dtype(c) for c in padded[i : i + CHUNK]) for i in range(0, 3 * CHUNK, CHUNK))
 
 
-@numba.njit(forceinline=True, **OPTIONS)
+@compiled(inside=True)
 def _eight(c, y):  # type: ignore[no-untyped-def]
     """A polynomial of eight terms, written out: loops inside would keep the loop around them from vectorising."""
     return c[0] + y * (c[1] + y * (c[2] + y * (c[3] + y * (c[4] + y * (c[5] + y * (c[6] + y * c[7]))))))
@@ -54,7 +65,7 @@ def _made(dtype: Any) -> Any:
     half, one, two, zero = dtype(0.5), dtype(1), dtype(2), dtype(0)
     over_pi, over_2_pi, rounding = dtype(1 / pi), dtype(1 / (2 * pi)), dtype(8 * np.finfo(dtype).eps)
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def bent(k, gap, tangent, root1, root2, mixed, bend, slope, at_zero, even):  # type: ignore[no-untyped-def]
         negative = k < zero
         if even:

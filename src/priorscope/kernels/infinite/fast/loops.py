@@ -6,10 +6,9 @@ points a pair has; values of points are (points, P). The interpreter lock is rel
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
-from .bend import BENT, OPTIONS
+from .bend import BENT, compiled
 
 # Index arithmetic and arrays only; ruff's and mypy's types end where numba's begin.
 
@@ -32,7 +31,7 @@ def _made(dtype: Any) -> Loops:
     bent = BENT[np.dtype(dtype)]
     half, zero, one = dtype(0.5), dtype(0), dtype(1)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def start(a, b, I, J, K, G):  # type: ignore[no-untyped-def] # noqa: E741
         """K = mean over channels of x x', and the gap from the difference itself; a, b: (points, channels, P)."""
         channels, size = a.shape[1], a.shape[2]
@@ -48,7 +47,7 @@ def _made(dtype: Any) -> Loops:
                     K[m, p] += scale * (x[c, p] * y[c, p])
                     G[m, p] += half * scale * (difference * difference)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def start_all(a, b, I, J, K, G):  # type: ignore[no-untyped-def] # noqa: E741
         channels, size = a.shape[1], a.shape[2]
         scale = one / dtype(channels)
@@ -66,7 +65,7 @@ def _made(dtype: Any) -> Loops:
                         k[q] += scale * (value * y[c, q])
                         g[q] += half * scale * (difference * difference)
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _dense_row(k, g, t, law):  # type: ignore[no-untyped-def]
         w, b, cw, cb = law[0], law[1], law[2], law[3]
         for q in range(len(k)):
@@ -75,7 +74,7 @@ def _made(dtype: Any) -> Loops:
         for q in range(len(k)):
             g[q] = w * g[q]
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _bent_row(K, G, T, r1, r2, pieces, even):  # type: ignore[no-untyped-def]
         mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
         if even:
@@ -85,7 +84,7 @@ def _made(dtype: Any) -> Loops:
             for q in range(len(K)):
                 K[q], G[q], T[q] = bent(K[q], G[q], T[q], r1, r2[q], mixed, bend, slope, at_zero, False)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def dense(K, G, T, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """σ_w² K + σ_b² at equal positions, then φ, where `pieces` is not empty."""
         for m in range(len(I)):
@@ -102,7 +101,7 @@ def _made(dtype: Any) -> Loops:
                     for q in range(len(k)):
                         k[q], g[q], t[q] = bent(k[q], g[q], t[q], x1[q], x2[q], mixed, bend, slope, at_zero, False)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def dense_all(K, G, T, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         for m in range(len(I)):
             i, j = I[m], J[m]
@@ -112,7 +111,7 @@ def _made(dtype: Any) -> Loops:
                 if len(pieces) > 0:
                     _bent_row(k, g, t, r1[i, p], r2[j], pieces, even)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def _rows_of_block(K, G, T, v1, v2, tk, tg, tt, c1, c2, rows, y, z, width, height, low):  # type: ignore[no-untyped-def]
         """The sum over the kernel's rows, of rows y and z of the output; c1, c2: half the variances, summed."""
         for x in range(width):
@@ -161,7 +160,7 @@ def _made(dtype: Any) -> Loops:
                     for q in range(width):
                         tg[low + x, low + q] += half * v2[d + q]
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def _pads_of_block(tk, tg, tt, c1, c2, padded, width, low):  # type: ignore[no-untyped-def]
         """The columns around the image: copies of columns inside, or zeros (number `width`)."""
         size = len(padded)
@@ -180,14 +179,13 @@ def _made(dtype: Any) -> Loops:
                     tt[x, q] = zero
                     tg[x, q] = c1[at] if at < width else (c2[to] if to < width else zero)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def sums(K, G, T, K2, G2, T2, width, rows, across, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """Patch sums at equal positions, times σ_w²/|kernel|, plus σ_b²; then φ, where `pieces` is not empty."""
         height, out_width = K.shape[1] // width, across.shape[1]
         tk, tg, tt = np.empty(width + 1, dtype), np.empty(width + 1, dtype), np.empty(width + 1, dtype)
         uk, ug, ut = np.empty(out_width, dtype), np.empty(out_width, dtype), np.empty(out_width, dtype)
         for m in range(len(I)):
-            i, j = I[m], J[m]
             for y in range(rows.shape[1]):
                 for x in range(width + 1):
                     tk[x] = zero
@@ -218,7 +216,7 @@ def _made(dtype: Any) -> Loops:
                     T2[m, base + x] = ut[x]
         dense(K2, G2, T2, law, I, J, r1, r2, pieces, even)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def sums_all(K, G, T, K2, G2, T2, width, rows, padded, steps, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """Patch sums between all pairs of positions: over rows into one block of columns, then along it."""
         w, b, cw, cb = law[0], law[1], law[2], law[3]
@@ -250,7 +248,7 @@ def _made(dtype: Any) -> Loops:
                         p = y * out_width + x
                         _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], r2[j], pieces, even)
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _three(source, row, a, b, c, inside_a, inside_c, left, right, target, slot):  # type: ignore[no-untyped-def]
         """target = the sum of three stretches of one row that are inside of the image."""
         # Slices, because an index that might be negative keeps a loop from vectorising.
@@ -269,7 +267,7 @@ def _made(dtype: Any) -> Loops:
             for q in range(right - left):
                 out[q] = middle[q]
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _same_row(source, row, width, height, circular, target, slot):  # type: ignore[no-untyped-def]
         """Sums over three rows of the image, at equal positions; the arrays hold one image flat."""
         size = width * height
@@ -280,7 +278,7 @@ def _made(dtype: Any) -> Loops:
         if height > 1:
             _three(source, row, -width, 0, -last, True, bottom, last, size, target, slot)
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _along(target, up, at, down, width, height, circular, out, row):  # type: ignore[no-untyped-def]
         """out[p] = up[p − 1] + at[p] + down[p + 1], rows of `target`; the columns at the edges by themselves."""
         size = width * height
@@ -297,7 +295,7 @@ def _made(dtype: Any) -> Loops:
                 out[row, p] = before + target[at, p] + target[down, p + 1]
                 out[row, last] = target[up, last - 1] + target[at, last] + behind
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _edges_of_gap(tg, up, at, down, v1, width, height, y, x, out, row):  # type: ignore[no-untyped-def]
         """Columns of the other image beyond its edges: the gap there is half of the first point's variance."""
         left, right = zero, zero
@@ -310,7 +308,7 @@ def _made(dtype: Any) -> Loops:
             out[row, z * width] += left
             out[row, z * width + width - 1] += right
 
-    @numba.njit(forceinline=True, **OPTIONS)
+    @compiled(inside=True)
     def _three_rows(source, a, b, c, width, end, target, slot):  # type: ignore[no-untyped-def]
         """The sum of three rows, shifted by a row of the other image each."""
         first, middle, last = source[a, : end - width], source[b, width:end], source[c, 2 * width :]
@@ -318,7 +316,7 @@ def _made(dtype: Any) -> Loops:
         for q in range(end - width):
             out[q] = first[q] + middle[q] + last[q]
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def _all_row(K, G, T, v1, halves, width, height, circular, y, x, tk, tg, tt, slot):  # type: ignore[no-untyped-def]
         """The sum over three rows of the image at column x, against every row of the other image."""
         size = width * height
@@ -366,7 +364,7 @@ def _made(dtype: Any) -> Loops:
                 for q in range(max(0, -shift), min(size, size - shift)):
                     tg[slot, q] += halves[0, q + shift]
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def sums_near(K, G, T, K2, G2, T2, width, circular, law, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """As `sums`, for the common 3 × 3 patches that keep the positions: in long stretches."""
         height = K.shape[1] // width
@@ -380,7 +378,7 @@ def _made(dtype: Any) -> Loops:
             _along(rows, 0, 0, 0, width, height, circular, T2, m)
         dense(K2, G2, T2, law, I, J, r1, r2, pieces, even)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def sums_all_near(K, G, T, K2, G2, T2, width, circular, law, v1, v2, I, J, r1, r2, pieces, even):  # type: ignore[no-untyped-def] # noqa: E741
         """As `sums_all`, for the common 3 × 3 patches that keep the positions: in long stretches."""
         size = K.shape[1]
@@ -417,7 +415,7 @@ def _made(dtype: Any) -> Loops:
                     if len(pieces) > 0:
                         _bent_row(K2[m, p], G2[m, p], T2[m, p], r1[i, p], r2[j], pieces, even)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def pool_all(K, windows, scale, K2):  # type: ignore[no-untyped-def]
         """M K Mᵀ, where each row of M has `scale` at the positions of a window."""
         size = K.shape[2]

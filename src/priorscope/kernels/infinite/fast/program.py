@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ....network.initialization import number
@@ -323,7 +323,7 @@ def _rows(x: Tensor, channel: int) -> Tensor:
     return x if x.ndim == 2 else x.movedim(channel + 1, 1).flatten(2).contiguous()
 
 
-def _patches(layer: nn.Conv2d, positions: tuple[int, ...]) -> tuple[Patches, tuple[int, ...]]:
+def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int, ...]]:
     pads = tuple(layer._reversed_padding_repeated_twice)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     if mode not in ("constant", "circular") or min(pads) < 0:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..start import NEAR
-from .bend import BENT, OPTIONS
+from .bend import BENT, compiled
 from .points import Variances
 from .program import Instruction, Program
 
@@ -36,7 +35,7 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
     bent = BENT[np.dtype(dtype)]
     half, zero = dtype(0.5), dtype(0)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def bend_segment(k, g, t, size, r1, r2, start, pieces):  # type: ignore[no-untyped-def]
         mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
         if pieces[4] > 0:
@@ -46,7 +45,7 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
             for q in range(size):
                 k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, r2[start + q], mixed, bend, slope, at_zero, False)
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def rows(first, last, left, nngp, ntk, a, b, v1, v2, gram, near, codes, laws, pieces, slots, act1, act2):  # type: ignore[no-untyped-def]
         """Rows first to last, from column `left`, of a Gram matrix from the diagonal on; nngp holds x·x' before."""
         n, size = nngp.shape[1], a.shape[1]
@@ -105,7 +104,7 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                     line[q] = k[q]
                     last_t[q] = t[q]
 
-    @numba.njit(**OPTIONS)
+    @compiled()
     def mirror(matrix, first, last):  # type: ignore[no-untyped-def]
         """Rows first to last below the diagonal, from above it."""
         tile = 32

@@ -112,7 +112,11 @@ def test_equals_the_plain_path(name, dtype, monkeypatch):
     generator = torch.Generator().manual_seed(1)
     x1, x2 = torch.randn(2, 5, *shape, generator=generator, dtype=dtype)
     x2[0], x2[1] = x1[0], x1[1] * (1 + 1e-3)
-    assert_close(*both_ways(limit, monkeypatch, x1, x2), TOLERANCE[dtype])
+    cross = both_ways(limit, monkeypatch, x1, x2)
+    # Averages of gaps of coinciding points cancel, in both ways: TARGETS' second column there.
+    assert_close(*cross, LIMITS[dtype][2])
+    others = [[matrix[[2, 3, 4]] for matrix in pair] for pair in cross]
+    assert_close(*others, TOLERANCE[dtype])
     fast, plain = both_ways(limit, monkeypatch, torch.cat([x1, x2[:2]]))
     assert_close(fast, plain, TOLERANCE[dtype])
     for matrix in fast:
@@ -172,7 +176,7 @@ def test_steps_aside_and_says_why(monkeypatch):
     _, limit = made("vectors")
     limit(torch.randn(5, 10).requires_grad_())
     assert "gradients" in str(limit.explain())
-    limit(torch.randn(5, 10) * 1e-200)
+    limit(torch.randn(5, 10) * 1e-145)
     assert "very small" in str(limit.explain())
 
 

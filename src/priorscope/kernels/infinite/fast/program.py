@@ -338,5 +338,5 @@ def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int
     steps = (kernel[-1], stride[-1], dilation[-1], pads[0], after[-1])
     common = kernel == (3, 3) and stride == dilation == (1, 1) and pads == (1, 1, 1, 1) and min(positions) > 1
     near = layer.padding_mode if common else None
-    index, rows, across, padded = (t.numpy() for t in (index, rows, across, padded[0]))
-    return Patches(index, rows, across, padded, steps, near), after
+    maps = index.numpy(), rows.numpy(), across.numpy(), padded[0].numpy()
+    return Patches(*maps, steps, near), after

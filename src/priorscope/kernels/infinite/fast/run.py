@@ -47,7 +47,7 @@ def attempt(graph: Graph, law: Law, data: Data) -> Made:
         raise Uncovered("the data are neither float32 nor float64")
     if not all(bool(torch.isfinite(x).all()) for x in given):
         raise Uncovered("the data are not finite")
-    program = compiled(graph, law, Data(*(x.detach() for x in (data.x1, given[-1])), data.gram))
+    program = compiled(graph, law, Data(data.x1.detach(), given[-1].detach(), data.gram))
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         each = _shared(threads)
         maker = _Pairs(program, each).matrices if program.has_positions else lambda: vectors.matrices(program, each)

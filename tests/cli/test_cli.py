@@ -106,4 +106,4 @@ def test_bad_input_is_one_line_and_status_two(capsys, tmp_path, arguments, messa
 def test_experiments_are_listed(capsys):
     status, out, _ = run(capsys, "experiment", "list")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["eigenvectors", "puzzle"]
+    assert [line.split()[0] for line in out.splitlines()] == ["autokernel", "eigenvectors", "puzzle"]

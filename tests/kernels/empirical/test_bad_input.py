@@ -100,7 +100,7 @@ OUTPUTS = [
     Bad(
         "a read-out that fails",
         ModelError,
-        r"does not run .*IndexError",
+        r"the readout: fails .*IndexError",
         returns(lambda h: (h, h)),
         options={"readout": lambda out: out[5]},
     ),

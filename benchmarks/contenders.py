@@ -33,6 +33,7 @@ def _tangents(name: str, implementation: str, **options: Any) -> tuple[Way, Way]
 
 
 OURS = Peer("ours", "ours", None, (Way("EmpiricalNTK"),))
+OURS_LIMITS = Peer("ours", "ours_limits", None, (Way("infinite_width"),))
 PEERS = {
     peer.name: peer
     for peer in (
@@ -49,6 +50,17 @@ PEERS = {
                 *_tangents("products", "NTK_VECTOR_PRODUCTS"),
                 Way("structured", {"implementation": "STRUCTURED_DERIVATIVES"}),
                 Way("auto", {"implementation": "AUTO"}),
+            ),
+        ),
+        Peer(
+            "neural-tangents' limits",
+            "tangents_limits",
+            "neural-tangents",
+            (
+                Way("whole"),
+                Way("whole, no thunks", {}, WITHOUT_THUNKS),
+                Way("batches of 4", {"batch": 4}),
+                Way("batches of 4, no thunks", {"batch": 4}, WITHOUT_THUNKS),
             ),
         ),
         Peer("torchjd", "autogram", "torchjd", (Way("autogram"),), cross=False),

@@ -18,12 +18,15 @@ from typing import Any
 
 import machine
 import numpy as np
-from contenders import OURS, PEERS, Peer, Way
+from contenders import OURS, OURS_LIMITS, PEERS, Peer, Way
 from environments import python_of
 from process import Limits, Measured, NotFinishedError, run
 
 TOLERANCE = 1e-4
 """The largest difference from our kernel, relative to its largest entry, in float32."""
+
+TOLERANCE_OF_LIMITS = 2e-3
+"""As TOLERANCE, for infinite networks: in float32 neural-tangents takes arccos of rounded cosines at equal points."""
 
 PLAN_LINES = 24
 """How much of our plan is printed; the file has all of it."""
@@ -34,7 +37,7 @@ class Case:
     """One network on one set of inputs.
 
     arrays: called with the number of points, gives {name: array}: `x1/`, `x2/` and `weights/NAME`. memory: bytes that
-    ours may take.
+    ours may take. cross: always other points on the second side.
     """
 
     name: str
@@ -43,8 +46,9 @@ class Case:
     forms: tuple[str, ...]
     arrays: Callable[[int], dict[str, np.ndarray]]
     memory: int
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Any] = field(default_factory=dict)
     home: str | None = None
+    cross: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,16 +144,18 @@ class Comparison:
 
     def __init__(self, case: Case, form: str, points: int, options: argparse.Namespace, folder: Path):
         self.case, self.form, self.points, self.options, self.folder = case, form, points, options, folder
+        self.ours = OURS_LIMITS if form == "limits" else OURS
+        self.cross = options.cross or case.cross
         self.limits = Limits(options.limit, int(options.gigabytes * 1e9))
         self.failures: list[str] = []
         if not (folder / "arrays.npz").exists():
             np.savez(folder / "arrays.npz", **case.arrays(points))
 
     def result(self, peers: Sequence[Peer]) -> dict[str, Any]:
-        ours = Entrant(OURS, OURS.ways[0], self.points)
+        ours = Entrant(self.ours, self.ours.ways[0], self.points)
         entrants = [ours]
         for peer in peers:
-            if self.options.cross and not peer.cross:
+            if self.cross and not peer.cross:
                 self.failures.append(f"{peer.name}: knows Gram matrices only")
             elif (found := self.largest(peer)) is not None:
                 entrants.append(found)
@@ -162,7 +168,7 @@ class Comparison:
             "case": self.case.name,
             "form": self.form,
             "points": self.points,
-            "cross": self.options.cross,
+            "cross": self.cross,
             "memory_bytes_given": self.case.memory,
             "plan": runs[ours][0].notes,
             "entries": entries,
@@ -212,7 +218,7 @@ class Comparison:
             "network": self.case.network,
             "sizes": dict(self.case.sizes),
             "form": self.form,
-            "cross": self.options.cross,
+            "cross": self.cross,
             "points": entrant.points,
             "arrays": "arrays.npz",
             "threads": self.options.threads,
@@ -221,7 +227,7 @@ class Comparison:
             "notes": notes,
         }
         home = peer.home or self.case.home
-        limits = None if peer is OURS else self.limits
+        limits = None if peer is self.ours else self.limits
         return run(python_of(home), self.folder, f"{peer.module}-{self.form}", task, way.environment, limits)
 
     def entry(self, entrant: Entrant, runs: Sequence[Measured], ours: Sequence[Measured]) -> dict[str, Any]:
@@ -241,12 +247,12 @@ class Comparison:
             "all_seconds": seconds,
             "versions": runs[0].versions,
             "difference": difference,
-            "disagrees": not difference <= TOLERANCE,
+            "disagrees": not difference <= (TOLERANCE_OF_LIMITS if self.form == "limits" else TOLERANCE),
         }
 
     def difference(self, entrant: Entrant) -> float:
         """The largest difference of the last kernel from ours, relative to the largest entry of ours."""
-        ours = np.load(self.folder / f"{OURS.module}-{self.form}.npy", mmap_mode="r")
+        ours = np.load(self.folder / f"{self.ours.module}-{self.form}.npy", mmap_mode="r")
         theirs = np.load(self.folder / f"{entrant.peer.module}-{self.form}.npy", mmap_mode="r")
         n = entrant.points
         ours = ours[:n, :, :n] if self.form == "blocks" else ours[:n, :n]

@@ -10,9 +10,10 @@ HEADS = ("node", "rule", "σ_w²", "σ_b²", "rates c", "source")
 
 @dataclass(frozen=True)
 class Explanation:
-    """The steps of the last call, in order; printed as a table."""
+    """The steps of the last call, in order, and what computed them (`path`); printed as a table."""
 
     steps: tuple[Step, ...]
+    path: str = ""
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -31,9 +32,10 @@ class Explanation:
     def __str__(self) -> str:
         table = [HEADS, *self.rows]
         widths = [max(len(row[i]) for row in table) for i in range(len(HEADS))]
-        return "\n".join(
+        lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        )
+        ]
+        return "\n".join([*lines, self.path] if self.path else lines)
 
     __repr__ = __str__
 
@@ -42,7 +44,9 @@ class Explanation:
             inner = "".join(f"<{tag} style='text-align:left'>{escape(cell)}</{tag}>" for cell in cells)
             return f"<tr>{inner}</tr>"
 
-        return f"<table>{line(HEADS, 'th')}{''.join(line(row, 'td') for row in self.rows)}</table>"
+        return f"<table>{line(HEADS, 'th')}{''.join(line(row, 'td') for row in self.rows)}</table>" + (
+            f"<p>{escape(self.path)}</p>" if self.path else ""
+        )
 
 
 def _number(value: float | None) -> str:

@@ -32,6 +32,10 @@ ENTRIES_AT_ONCE = 2**18
 """Pairs in one pass: everything after the first layer is elementwise in pairs, so rows are taken in blocks."""
 
 
+SMALL = 2**16
+"""Entries, times positions, below which the plain path is as fast as starting the compiled one."""
+
+
 def infinite_width(
     model: Any,
     init: Initialization | None = None,
@@ -113,6 +117,7 @@ class Limit:
         self.model, self.law, self.readout = model, Law(model, init, rates), readout
         self._graphs: dict[Any, Graph] = {}
         self._steps: tuple[Step, ...] = ()
+        self._path = ""
         self._warned = False
 
     def both(self, x1: Inputs, x2: Inputs | None) -> KernelMatrices:
@@ -122,7 +127,11 @@ class Limit:
         b = a if x2 is None else _points(x2)
         graph = self._watched(a)
         if self._differentiable(a, b):
+            self._path = "plain torch: gradients are asked for"
             return _between(self._through(graph, data_of(leaves(a), leaves(b), gram)), gram)
+        fast = self._fast(graph, a, b, gram)
+        if fast is not None:
+            return fast
         n, m = count(a), count(b)
         wholes: list[Tensor] = []
         steps: tuple[Step, ...] = ()
@@ -140,6 +149,28 @@ class Limit:
                         whole[left:, start:end] = part.T
         self._steps = steps
         return KernelMatrices(*wholes)
+
+    def _fast(self, graph: Graph, a: Inputs, b: Inputs, gram: bool) -> KernelMatrices | None:
+        """Both kernels by compiled loops; None, and why in `explain`, where they step aside."""
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.is_floating_point():
+            self._path = "plain torch: several inputs, or integers"
+            return None
+        sizes = [math.prod(node.shape[2:]) for node in graph.needed() if isinstance(node.shape, torch.Size)]
+        if len(a) * len(b) * max(sizes, default=1) < SMALL:
+            self._path = "plain torch: too little work for compiled loops"
+            return None
+        # Here, because importing the compiler takes as long as importing torch does.
+        from .fast.program import Uncovered
+        from .fast.run import attempt
+
+        try:
+            made = attempt(graph, self.law, Data(a, b, gram))
+        except Uncovered as reason:
+            self._path = f"plain torch: {reason}"
+            return None
+        self._path, self._steps = "compiled loops on the CPU", made.steps
+        self._warn_once()
+        return KernelMatrices(made.nngp, made.ntk)
 
     def diagonals(self, x: Inputs) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """NNGP and NTK of each point with itself."""
@@ -163,15 +194,18 @@ class Limit:
         """What was done at each node in the last call: rule, variances, rates, source."""
         if not self._steps:
             raise DataError("this limit", "was not called yet", "Call it first, or give infinite_width an example=")
-        return Explanation(self._steps)
+        return Explanation(self._steps, self._path)
 
     def _through(self, graph: Graph, start: list[Data]) -> Moments:
         end, steps = propagate(graph, self.law, start)
         self._steps = tuple(steps)
+        self._warn_once()
+        return end
+
+    def _warn_once(self) -> None:
         if not self._warned:
             self._warned = True
             self._warn_of_uniform_readers()
-        return end
 
     def _watched(self, x: Inputs) -> Graph:
         training = tuple(module.training for module in self.model.modules())

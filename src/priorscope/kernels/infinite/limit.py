@@ -155,7 +155,7 @@ class Limit:
         if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.is_floating_point():
             self._path = "plain torch: several inputs, or integers"
             return None
-        sizes = [math.prod(node.shape[2:]) for node in graph.needed() if isinstance(node.shape, torch.Size)]
+        sizes = [math.prod(node.shape[2:]) for node in graph.needed() if isinstance(node.shape, tuple)]
         if len(a) * len(b) * max(sizes, default=1) < SMALL:
             self._path = "plain torch: too little work for compiled loops"
             return None

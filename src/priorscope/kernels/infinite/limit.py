@@ -210,7 +210,7 @@ class Limit:
         """What was done at each node in the last call: rule, variances, rates, source."""
         if not self._steps:
             raise DataError("this limit", "was not called yet", "Call it first, or give infinite_width an example=")
-        return Explanation(self._steps, self._path)
+        return Explanation(self._steps, self._path, self.law.meaning)
 
     def _diagonals(self, graph: Graph, points: Inputs) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():

@@ -257,7 +257,7 @@ def test_explain():
 
 @pytest.mark.parametrize(
     ("rates", "meaning"),
-    [(None, "rates 1 (standard)"), (Initialization(2.0, 0.0, "ntk"), "does not depend"), ("given", "start of training")],
+    [(None, "rates 1 (standard)"), (Initialization(2.0, 0.0, "ntk"), "does not depend"), ("given", "start of train")],
 )
 def test_explain_says_what_the_rates_mean(rates, meaning):
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))

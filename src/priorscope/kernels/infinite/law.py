@@ -68,8 +68,8 @@ class Law:
                 "other layers the first one and the biases vanish as widths grow"
             )
         return (
-            "rates as given: Θ weighs each layer by c·fan_in at this module's own widths. Where a hidden layer's c does "
-            "not fall like 1/fan_in while outputs stay small (as in μP: c = 1 there, the width in the first layer, its "
+            "rates as given: Θ weighs each layer by c·fan_in at this module's own widths. Where a hidden layer's c "
+            "does not fall like 1/fan_in while outputs stay small (as in μP: c = 1 there, the width in the first layer, its "
             "inverse in the last), features move at any width, and Θ describes the start of training alone"
         )
 

@@ -69,8 +69,8 @@ class Law:
             )
         return (
             "rates as given: Θ weighs each layer by c·fan_in at this module's own widths. Where a hidden layer's c "
-            "does not fall like 1/fan_in while outputs stay small (as in μP: c = 1 there, the width in the first layer, its "
-            "inverse in the last), features move at any width, and Θ describes the start of training alone"
+            "does not fall like 1/fan_in while outputs stay small (as in μP: c = 1 there, the width in the first "
+            "layer, its inverse in the last), features move at any width, and Θ describes the start of training alone"
         )
 
     @property

@@ -86,6 +86,15 @@ class Moments:
         """v2, to broadcast against nngp."""
         return self.along_columns(self.v2)
 
+    @property
+    def less(self) -> Tensor:
+        """1 − correlation in float64, from the gap, which has its digits where the correlation has lost them; 1 where a
+        variance is 0."""
+        r1, r2 = root(self.rows.double()), root(self.columns.double())
+        size = r1 * r2
+        short = self.gap.double() - (r1 - r2).square() / 2
+        return torch.where(size > 0, short / torch.where(size > 0, size, 1.0), 1.0).clamp(0, 2)
+
     def along_rows(self, values: Tensor) -> Tensor:
         """Values like v1, to broadcast against nngp."""
         values = values[..., None] if self.pairs else values

@@ -23,6 +23,7 @@ from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
 from .scores import Scores
 from .shape_calls import RESHAPES
+from .shortcut import shortcut
 from .start import Data
 
 CASTS = frozenset((Tensor.to, Tensor.type_as))
@@ -205,6 +206,7 @@ def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) ->
 def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: list[Step]) -> Moments:
     """A function of several Gaussian values, where no rule for their combination holds."""
     number_of = f"function of {len(roots)} Gaussian values"
+    exact = shortcut(function) is not None
 
     def expectation(call: Any, *moments: Moments, init: Law) -> Moments:
         result, error = expected(function, list(moments), init.is_standard)
@@ -212,7 +214,7 @@ def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: l
         return result
 
     errors: list[float] = []
-    entry = Rule(expectation, number_of, "Sobol sequences; Owen 1998")
+    entry = Rule(expectation, number_of, "Plackett 1954; Tallis 1961" if exact else "Sobol sequences; Owen 1998")
     try:
         result, _ = _ruled(entry, node, law, tuple(roots), {})
     except Refused as refused:

@@ -101,7 +101,10 @@ def _polynomial(*c: float) -> Callable[[Any, Any, Any], Any]:
         return total
 
     return lambda k, v1, v2: mpmath.fsum(
-        mpmath.mpf(p) * mpmath.mpf(q) * joint(i, j, k, v1, v2) for i, p in enumerate(c) for j, q in enumerate(c) if p * q
+        mpmath.mpf(p) * mpmath.mpf(q) * joint(i, j, k, v1, v2)
+        for i, p in enumerate(c)
+        for j, q in enumerate(c)
+        if p * q
     )
 
 
@@ -144,12 +147,14 @@ FUNCTIONS: dict[str, Function] = {
     "rbf": Function(
         lambda x: math.sqrt(2) * torch.sin(x + math.pi / 4), lambda k, v1, v2: mpmath.exp(k - (v1 + v2) / 2)
     ),
-    "exp": Function(torch.exp, lambda k, v1, v2: mpmath.exp(k + (v1 + v2) / 2), None, SHALLOW),
+    "exp": Function(torch.exp, lambda k, v1, v2: mpmath.exp(k + (v1 + v2) / 2), None, (1,)),
     "square": Function(torch.square, _polynomial(0, 0, 1), None, SHALLOW),
     "cube": Function(lambda x: x**3, _polynomial(0, 0, 0, 1), None, SHALLOW),
     "rectified square": _sides(lambda x: torch.relu(x) ** 2, 0, 1, 2, SHALLOW),
     "rectified cube": _sides(lambda x: torch.relu(x) ** 3, 0, 1, 3, SHALLOW),
-    "polynomial": Function(lambda x: 1 - 0.5 * x + 0.25 * x**2 + 0.125 * x**3, _polynomial(1, -0.5, 0.25, 0.125), None, SHALLOW),
+    "polynomial": Function(
+        lambda x: 1 - 0.5 * x + 0.25 * x**2 + 0.125 * x**3, _polynomial(1, -0.5, 0.25, 0.125), None, SHALLOW
+    ),
     "normalized exp": Function(NormalizedExp(), _normalized),
 }
 

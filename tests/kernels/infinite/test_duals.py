@@ -39,7 +39,7 @@ def numpy_of(function, settings, slope=False):
 
 
 def apply_dual(entry, k, v1, v2, gap, settings):
-    extra = {name: value for name, value in (("gap", gap), ("opposition", None)) if name in entry.wants}
+    extra = {name: value for name, value in (("gap", gap), ("deviation", None)) if name in entry.wants}
     return entry.function(k, v1, v2, **extra, **settings)
 
 

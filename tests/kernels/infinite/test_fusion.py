@@ -107,7 +107,7 @@ def function_of(name):
 
 def ask(dual, k, v1, v2, gap=None, opposition=None):
     gap = (v1 + v2) / 2 - k if gap is None else gap
-    extra = {"gap": gap, "opposition": opposition}
+    extra = {"gap": gap, "deviation": opposition}
     return dual.function(k, v1, v2, **{name: extra[name] for name in dual.wants})
 
 

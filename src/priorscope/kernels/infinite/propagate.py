@@ -110,7 +110,7 @@ def _per_position(value: Any) -> Any:
     def diagonal(x: Any) -> Any:
         return None if x is None else x.diagonal(dim1=-2, dim2=-1)
 
-    changed = {name: diagonal(getattr(value, name)) for name in ("nngp", "gap", "tangent", "opposition")}
+    changed = {name: diagonal(getattr(value, name)) for name in ("nngp", "gap", "tangent", "deviation")}
     return value.replace(**changed, pairs=False, own=None)
 
 
@@ -277,20 +277,22 @@ def _pointwise(
             "Put a linear layer in front of it" + (", or apply it to the data" if m.is_input else ""),
         )
 
-    def expect(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> tuple[Any, Any, Any, float]:
-        extra = {name: value for name, value in (("gap", gap), ("opposition", opposition)) if name in entry.wants}
+    def expect(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> tuple[Any, Any, Any, float, Any]:
+        extra = {name: value for name, value in (("gap", gap), ("deviation", deviation)) if name in entry.wants}
         answer = entry.function(k, v1, v2, **extra, **settings)
         full = Expectations(*answer)
-        return full.nngp, full.derivative, full.gap, full.error
+        return full.nngp, full.derivative, full.gap, full.error, full.deviation
 
-    after = {"opposition": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
+    after: dict[str, Any] = {"deviation": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
     zero = torch.zeros_like(m.v1)
-    own1, own_derivative, _, error = expect(m.v1, m.v1, m.v1, zero, None)
+    own1, own_derivative, _, error, _ = expect(m.v1, m.v1, m.v1, zero, None)
     if not m.between and not m.pairs:
         end = m.replace(nngp=own1, v1=own1, v2=own1, gap=zero, tangent=m.tangent * own_derivative, **after)
         return through(m, end, own_derivative, function, settings, standard), error
     own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0] if m.between else own1
-    k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.opposition)
+    k, derivative, gap, error, deviation = expect(m.nngp, m.rows, m.columns, m.gap, m.deviation)
+    if deviation is not None:
+        after["deviation"] = with_variances(deviation, zero, m)
     end = m.replace(v1=own1, v2=own2, **after)
     if gap is None:
         gap = ((end.rows + end.columns) / 2 - k).clamp_min(0)

@@ -7,13 +7,14 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from .moments import Moments, Refused, root, with_own, with_variances
+from .deviation import UNEQUAL, of_points, root
+from .moments import Moments, Refused, with_own, with_variances
 
 NEAR = 1e-3
-"""Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself; opposite ones from the sum."""
+"""Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself, those of different lengths and
+opposite ones their deviation from the difference of their directions."""
 ENTRIES_AT_ONCE = 2**22
 
 
@@ -86,7 +87,7 @@ class Data:
         if self.x2 is None:
             return self._of_points(a, channel)
         b = self._rows(self.x2, channel)
-        k, v1, v2, gap, opposition = _between(a, b, self.pairs and a.ndim == 3, self.gram)
+        k, v1, v2, gap, deviation = _between(a, b, self.pairs and a.ndim == 3, self.gram)
         has_pairs = self.pairs and a.ndim == 3
         m = Moments(
             nngp=k,
@@ -95,7 +96,7 @@ class Data:
             gap=gap,
             tangent=torch.zeros_like(k),
             shape=self.shape,
-            opposition=opposition,
+            deviation=deviation,
             gram=self.gram,
             same=self.same,
             channel=channel,
@@ -156,7 +157,7 @@ def _bytes(x: list[Tensor]) -> list[bytes]:
 
 
 def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """K, both variances, the gap and the opposition (None where no pair is nearly opposite)."""
+    """K, both variances, the gap and the deviation (None where no pair needs it)."""
     size = a.shape[-1]
     v1, v2 = a.square().mean(-1), b.square().mean(-1)
     if a.ndim == 2:
@@ -171,17 +172,12 @@ def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Ten
     with torch.no_grad():
         bound = (1 - NEAR) * rows.sqrt() * columns.sqrt()
         near, opposite = (k > bound) & (bound > 0), (k < -bound) & (bound > 0)
+        line = opposite | (near & ((rows - columns).abs() > UNEQUAL * (rows + columns)))
     gap = _directly((rows + columns) / 2 - k, near, a, b, lambda p, q: (p - q).square().sum(1) / (2 * size))
-    opposition = None
-    if bool(opposite.any()):
-        opposition = _directly(root(rows) * root(columns) + k, opposite, a, b, _sum_of_directions)
-    return k, v1, v2, gap, opposition
-
-
-def _sum_of_directions(p: Float[Tensor, "m d"], q: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
-    """(‖p‖‖q‖ + p·q)/d of nearly opposite points, from the sum of their directions, which is small itself."""
-    lengths, others = p.norm(dim=1, keepdim=True), q.norm(dim=1, keepdim=True)
-    return (lengths * others)[:, 0] * (p / lengths + q / others).square().sum(1) / (2 * p.shape[1])
+    deviation = None
+    if bool(line.any()):
+        deviation = _directly(root(rows) * root(columns) - k.abs(), line | near, a, b, of_points)
+    return k, v1, v2, gap, deviation
 
 
 def _directly(

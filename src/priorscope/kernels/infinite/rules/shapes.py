@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..deviation import after_sum, root
 from ..law import Law
 from ..moments import Moments, Refused, with_outside
 from ..registry import rule
@@ -182,7 +183,7 @@ def _split(m: Moments, groups: int) -> Moments:
     after = m.replace(
         v1=m.v1.repeat_interleave(groups, -1),
         v2=m.v2.repeat_interleave(groups, -1),
-        opposition=None,
+        deviation=None,
         own=None,
     )
     if not m.pairs:
@@ -210,7 +211,7 @@ def _merged(m: Moments, groups: int) -> Moments:
         return x.unflatten(-1, (-1, groups)).unflatten(-3, (-1, groups)).diagonal(dim1=-3, dim2=-1).mean(-1)
 
     changed = {name: joined(getattr(m, name)) for name in ("nngp", "gap", "tangent")}
-    return m.replace(**changed, v1=single(m.v1), v2=single(m.v2), opposition=None, own=None, gaussian=m.gaussian)
+    return m.replace(**changed, v1=single(m.v1), v2=single(m.v2), deviation=None, own=None, gaussian=m.gaussian)
 
 
 def _along(channel: Tensor, place: Tensor, axis: int) -> bool:
@@ -238,7 +239,7 @@ def _chosen(m: Moments, index: Tensor) -> Moments:
         nngp=at(m.nngp, axes),
         gap=at(m.gap, axes),
         tangent=at(m.tangent, axes),
-        opposition=at(m.opposition, axes),
+        deviation=at(m.deviation, axes),
         v1=at(m.v1, 1),
         v2=at(m.v2, 1),
     )
@@ -257,10 +258,23 @@ def _flat(m: Moments, shape: tuple[int, ...]) -> Moments:
         tangent=mean(m.tangent),
         v1=m.v1.mean(-1),
         v2=m.v2.mean(-1),
-        opposition=None,
+        deviation=_flat_deviation(m),
         shape=shape,
         channel=0,
         pairs=False,
         own=None,
         gaussian=False if prod(m.positions) > 1 else m.gaussian,
     )
+
+
+def _flat_deviation(m: Moments) -> Tensor | None:
+    if m.deviation is None:
+        return None
+    if m.pairs:
+        k, deviation = (x.diagonal(dim1=-2, dim2=-1) for x in (m.nngp, m.deviation))
+        m = m.replace(nngp=k, deviation=deviation, pairs=False)
+    rows, columns = m.rows, m.columns
+    positions = range(rows.shape[-1])
+    parts = [(m.nngp[..., p], root(rows[..., p]), root(columns[..., p]), m.deviation[..., p]) for p in positions]
+    total = [x.sum(-1) for x in (m.nngp, rows, columns)]
+    return after_sum(parts, *total) / len(positions)

@@ -155,7 +155,8 @@ class Limit:
         if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.is_floating_point():
             self._path = "plain torch: several inputs, or integers"
             return None
-        sizes = [math.prod(node.shape[2:]) for node in graph.needed() if isinstance(node.shape, tuple)]
+        shapes = [node.shape for node in graph.needed() if isinstance(node.shape, tuple)]
+        sizes = [math.prod(shape[2:]) for shape in shapes if all(isinstance(size, int) for size in shape)]
         if len(a) * len(b) * max(sizes, default=1) < SMALL:
             self._path = "plain torch: too little work for compiled loops"
             return None

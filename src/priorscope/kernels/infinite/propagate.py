@@ -16,6 +16,7 @@ from ...network.watching import Graph, Node, Ref
 from .fused import entry as fused_entry
 from .fusion import Fused, fuse
 from .gains import through
+from .joint import expected, joint
 from .law import Law
 from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
@@ -63,8 +64,9 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
         elif not node.data:
             values[node.index] = node
         else:
-            value = _apply(node, law, values, steps, fused.get(node.index))
-            values[node.index] = value if node.index in before_pairs else _per_position(value)
+            pairs = node.index in before_pairs
+            value = _apply(node, law, values, steps, fused.get(node.index), pairs)
+            values[node.index] = value if pairs else _per_position(value)
     output = graph.output
     if not isinstance(output, Ref):
         cause = f"is a {type(output).__name__}, of which no part was chosen"
@@ -127,26 +129,35 @@ def _refuse_reuse(graph: Graph) -> None:
             first[name] = node
 
 
-def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fused: Fused | None) -> Any:
+def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fused: Fused | None, pairs: bool) -> Any:
     entry = find(node.target)
+    pairs = pairs or (isinstance(entry, Rule) and entry.pairs)
+
+    def given(leaf: Any) -> Any:
+        # An operand that others need all pairs of may meet one that none does: both come per position.
+        value = _value(leaf, values) if isinstance(leaf, Ref) else leaf
+        return value if pairs else _per_position(value)
+
     try:
         if fused is not None:
-            return _fused(node, fused, law, values[fused.root.index], steps)
-        args, kwargs = tree_map(
-            lambda leaf: _value(leaf, values) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
-        )
+            return _fused(node, fused, law, given(Ref(fused.root)), steps)
+        args, kwargs = tree_map(given, (node.args, node.kwargs))
         if node.target in CASTS and args and isinstance(args[0], Node):
             return args[0]  # a constant, of the dtype and device of the data
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
         if not node.parameters and inputs and all(isinstance(value, Data) for value in inputs):
             return _of_data(node, args, kwargs)
         if entry is None:
-            raise NoRuleError(_without_rule(node), "no infinite-width rule", _remedy(node))
+            raise Refused("no infinite-width rule", _remedy(node))
         if node.kind == "module" and kwargs:
             args, kwargs = inspect.signature(node.target.forward).bind(*args, **kwargs).args, {}
         result, error = _ruled(entry, node, law, args, kwargs)
     except Refused as refused:
-        raise NoRuleError(node.place, refused.cause, refused.remedy) from None
+        several = joint(node, values)
+        if several is None:
+            place = _without_rule(node) if entry is None else node.place
+            raise NoRuleError(place, refused.cause, refused.remedy) from None
+        return _joint(node, several, law, [given(Ref(root)) for root in several.roots], steps)
     if not isinstance(result, (Moments, Data, Scores, tuple)):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
     steps.append(_step(node, entry, law, error, any(_is_input(value) for value in inputs)))
@@ -162,6 +173,25 @@ def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) ->
     entry = fused_entry(fused)
     result, error = _ruled(entry, node, law, (value,), {})
     steps.append(_step(node, entry, law, error, _is_input(value)))
+    return result
+
+
+def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: list[Step]) -> Moments:
+    """A function of several Gaussian values, where no rule for their combination holds."""
+    number_of = f"function of {len(roots)} Gaussian values"
+
+    def expectation(call: Any, *moments: Moments, init: Law) -> Moments:
+        result, error = expected(function, list(moments))
+        errors.append(error)
+        return result
+
+    errors: list[float] = []
+    entry = Rule(expectation, number_of, "Sobol sequences; Owen 1998")
+    try:
+        result, _ = _ruled(entry, node, law, tuple(roots), {})
+    except Refused as refused:
+        raise NoRuleError(node.place, refused.cause, refused.remedy) from None
+    steps.append(_step(node, entry, law, max(errors), False))
     return result
 
 

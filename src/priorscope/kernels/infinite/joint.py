@@ -114,7 +114,7 @@ def expected(function: Fused, roots: list[Moments]) -> tuple[Moments, float]:
         return max((DEVIATIONS * float(s.max()) / size for s, size in pairs), default=0.0)
 
     after: dict[str, Any] = {
-        **{"v1": own1, "v2": own2, "opposition": None, "gaussian": False},
+        **{"v1": own1, "v2": own2, "deviation": None, "gaussian": False},
         "mean_zero": all(m.mean_zero for m in roots) and _is_odd(function, len(roots)),
         "layers": frozenset().union(*(m.layers for m in roots)),
     }

@@ -4,6 +4,7 @@ Moments are E[φ(u)φ(v)] from (k, v1, v2), as the literature prints them; E[φ'
 theorem), by a difference in 50 digits where the function is smooth.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -181,11 +182,12 @@ def network_in_50_digits(
             return mpmath.fsum(s * t for s, t in zip(p, q, strict=True)) / len(p)
 
         w, c = mpmath.mpf(weight), mpmath.mpf(bias)
+        own = functools.cache(lambda v: function.moment(v, v, v))
         k, v1, v2, tangent = mean(a, b), mean(a, a), mean(b, b), mpmath.mpf(0)
         for layer in range(depth + 1):
             k, v1, v2 = w * k + c, w * v1 + c, w * v2 + c
             tangent = w * tangent + k
             if layer < depth:
                 tangent *= function.derivative(k, v1, v2)
-                k, v1, v2 = function.moment(k, v1, v2), function.moment(v1, v1, v1), function.moment(v2, v2, v2)
+                k, v1, v2 = function.moment(k, v1, v2), own(v1), own(v2)
         return float(k), float(tangent)

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .deviation import UNEQUAL, of_points, root
+from .deviation import of_points, on_one_line, root
 from .moments import Moments, Refused, with_own, with_variances
 
 NEAR = 1e-3
 """Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself, those of different lengths and
 opposite ones their deviation from the difference of their directions."""
+FEW = 64
+"""One entry in so many, at most, has the opposite positions that are followed by themselves."""
 ENTRIES_AT_ONCE = 2**22
 
 
@@ -172,12 +174,29 @@ def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Ten
     with torch.no_grad():
         bound = (1 - NEAR) * rows.sqrt() * columns.sqrt()
         near, opposite = (k > bound) & (bound > 0), (k < -bound) & (bound > 0)
-        line = opposite | (near & ((rows - columns).abs() > UNEQUAL * (rows + columns)))
+        line = _where_lines_decide(k, v1, v2, near, opposite, a.ndim > 2, pairs)
     gap = _directly((rows + columns) / 2 - k, near, a, b, lambda p, q: (p - q).square().sum(1) / (2 * size))
     deviation = None
-    if bool(line.any()):
-        deviation = _directly(root(rows) * root(columns) - k.abs(), line | near, a, b, of_points)
+    if line is not None:
+        deviation = _directly(root(rows) * root(columns) - k.abs(), line, a, b, of_points)
     return k, v1, v2, gap, deviation
+
+
+def _where_lines_decide(
+    k: Tensor, v1: Tensor, v2: Tensor, near: Tensor, opposite: Tensor, positions: bool, pairs: bool
+) -> Tensor | None:
+    """Which deviations to compute from the points themselves; None where no pair needs one, or too many positions do.
+
+    Single positions with few channels lie on one line as a rule, which sums over patches end; whole points do not.
+    """
+    if not positions:
+        return (near | opposite) if bool(on_one_line(k, v1, v2, NEAR).any()) else None
+    same = k.diagonal(dim1=-2, dim2=-1) if pairs else k
+    whole = on_one_line(same.mean(-1), v1.mean(-1), v2.mean(-1), NEAR)
+    if bool(whole.any()):
+        return (near | opposite) & whole.reshape(*whole.shape, *(1,) * (k.ndim - 2))
+    few = 0 < int(opposite.sum()) <= opposite.numel() // FEW
+    return opposite if few else None
 
 
 def _directly(

@@ -45,6 +45,22 @@ def both_sides(k: Tensor, size: Tensor, deviation: Tensor) -> tuple[Tensor, Tens
     return torch.where(k < 0, size - k, deviation), torch.where(k < 0, deviation, size + k)
 
 
+def determinant(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Tensor | None) -> Tensor:
+    """v1 v2 − k²: from the deviation, or from the gap where its terms are the smaller ones; exact at equal points."""
+    product = v1 * v2
+    if deviation is not None:
+        return torch.where(product > 0, deviation * (root(v1) * root(v2) + k.abs()), product - k.square())
+    square, small = (v1 - v2).square() / 4, gap * (v1 + v2 - gap)
+    return torch.where(small.abs() + square < product, small - square, product - k.square()).clamp_min(0)
+
+
+def opposite_gap(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Tensor | None) -> Tensor:
+    """(v1 + v2)/2 + k."""
+    if deviation is None:
+        return v1 + v2 - gap
+    return torch.where(k < 0, deviation + _difference_of_roots(v1, v2).square() / 2, v1 + v2 - gap)
+
+
 def after_affine(k: Tensor, v1: Tensor, v2: Tensor, deviation: Tensor, weight: Any, bias: Any) -> Tensor:
     """√((σ_w² v1 + σ_b²)(σ_w² v2 + σ_b²)) − |σ_w² k + σ_b²|."""
     size1, size2 = root(v1), root(v2)

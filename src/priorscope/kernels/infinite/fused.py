@@ -67,7 +67,11 @@ def _closed(form: Form, fused: Fused) -> Callable[..., Expectations]:
         inner = erf if form.function is torch.erf else gelu
 
         def scaled(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> Expectations:
-            return _times(form.a, form.b, inner(*(form.b**2 * part for part in (k, v1, v2, gap))))
+            return _times(
+                form.a,
+                form.b,
+                inner(*(None if part is None else form.b**2 * part for part in (k, v1, v2, gap, deviation))),
+            )
 
         return scaled
     if isinstance(form, Sides):
@@ -77,10 +81,10 @@ def _closed(form: Form, fused: Fused) -> Callable[..., Expectations]:
         if isinstance(form, Polynomial):
             return polynomial(k, v1, v2, gap, form.c)
         if isinstance(form, Wave):
-            return wave(k, v1, v2, gap, form.a, form.b, form.c)
+            return wave(k, v1, v2, gap, deviation, form.a, form.b, form.c)
         if isinstance(form, Exponential):
             return exponential(k, v1, v2, gap, form.a, form.b)
-        return gaussian(k, v1, v2, gap, form.a, form.b)
+        return gaussian(k, v1, v2, gap, deviation, form.a, form.b)
 
     return closed
 

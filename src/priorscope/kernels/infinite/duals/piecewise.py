@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..deviation import both_sides, root
+from ..deviation import both_sides, opposite_gap, root
 from ..registry import Expectations, dual
 
 
@@ -95,8 +95,7 @@ def leaky_relu(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any, negative_slop
 def absolute_value(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> Expectations:
     """(2/π) √(v1 v2) (sin θ + (π/2 − θ) cos θ) and 1 − 2θ/π. Source: Cho and Saul 2009."""
     # |−u| = |u|: opposite points coincide afterwards, and both have the same deviation.
-    spread = (root(v1) - root(v2)).square() / 2
-    reflected = (v1 + v2) - gap if deviation is None else deviation + spread
+    reflected = opposite_gap(k, v1, v2, gap, deviation)
     negative = k < 0
     answer = two_pieces(k.abs(), v1, v2, torch.where(negative, reflected, gap), deviation, -1.0, 1.0, 0.0)
     return answer._replace(derivative=torch.where(negative, -answer.derivative, answer.derivative))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from priorscope import Initialization
+from priorscope.errors import NoRuleError
 from priorscope.kernels.infinite import infinite_width
 from tests.cases import mlp
 from tests.kernels.infinite.duals_in_50_digits import FUNCTIONS, Applied, network_in_50_digits
@@ -167,3 +168,35 @@ def test_blocks_of_rows_give_the_same(monkeypatch):
     for a, b in zip((*whole, *cross), (*limit(x), *limit(x, x[:5] + 1)), strict=True):
         assert float((a - b).abs().max()) <= 1e-14 * float(a.max())
     assert torch.equal(limit(x).ntk, limit(x).ntk.T)
+
+
+VARIANCES = [1e-8, 1e-4, 1.0, 1e2, 1e4, 1e8]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "exp"])
+def test_variances_from_1e_8_to_1e8(name, dtype):
+    """Both kernels of one hidden layer, relative to those of the two points with themselves."""
+    function, angles = FUNCTIONS[name], (0.0, 1e-3, 1.5, math.pi - 1e-3, math.pi)
+    act = function.scalar if isinstance(function.scalar, nn.Module) else Applied(function.scalar)
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(2, 4, bias=False), act, nn.Linear(4, 1, bias=False))
+    limit = infinite_width(model, Initialization(1.0, 0.0, "ntk"))
+    lines = [{0.0: (1.0, 0.0), math.pi: (-1.0, 0.0)}.get(a, (math.cos(a), math.sin(a))) for a in angles]
+    x1 = torch.tensor([[math.sqrt(2 * v), 0.0] for v in VARIANCES]).to(dtype)
+    x2 = torch.tensor([[math.sqrt(2 * v) * c for c in line] for v in VARIANCES for line in lines]).to(dtype)
+    answer = limit(x1, x2)
+    own1, own2 = limit(x1), limit(x2)
+    for i, a in enumerate(x1):
+        for j, b in enumerate(x2):
+            exact = network_in_50_digits(function, a, b, 1, 1.0, 0.0)
+            for matrix, first, second, expected in zip(answer, own1, own2, exact, strict=True):
+                scale = float((first[i, i].double() * second[j, j].double()).sqrt())
+                assert abs(float(matrix[i, j]) - expected) <= 16 * torch.finfo(dtype).eps * scale
+
+
+def test_exponentials_of_large_variances_are_refused_by_name():
+    with torch.device("meta"):
+        model = mlp(2, 4, 1, activation=lambda: Applied(torch.exp))
+    with pytest.raises(NoRuleError, match=r"has moments too large for torch\.float64 at the variance"):
+        infinite_width(model, Initialization(1.0, 0.1))(1e3 * torch.randn(2, 2))

@@ -77,6 +77,12 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
         raise NoRuleError(
             "the output of the model", cause, "Return one tensor made by linear layers, or use EmpiricalNTK"
         )
+    if result.v1.ndim > 1:
+        cause = f"has {len(result.shape) + 1} axes, points of shape {result.shape}"
+        raise NoRuleError("the output of the model", cause, "Flatten or pool them inside the model, to (n, outputs)")
+    if not bool(torch.isfinite(result.v1).all() & torch.isfinite(result.v2).all()):
+        cause = f"has moments too large for {result.v1.dtype}"
+        raise NoRuleError("the output of the model", cause, "Make the inputs or the variances smaller, or use float64")
     return result, steps
 
 
@@ -361,5 +367,7 @@ REPLACEMENTS = {"nn.MaxPool1d": "nn.AvgPool1d", "nn.MaxPool2d": "nn.AvgPool2d", 
 
 def _remedy(node: Node) -> str:
     operation = class_name(node.target) if node.kind == "module" else node.operation
+    if operation.endswith("_"):
+        return "It changes a tensor in place: make a new one (torch.where, F.pad), or use EmpiricalNTK"
     instead = f"Use {REPLACEMENTS[operation]}, register" if operation in REPLACEMENTS else "Register"
     return f"{instead} one with @rule, or use EmpiricalNTK"

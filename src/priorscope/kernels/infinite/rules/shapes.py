@@ -117,10 +117,15 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
     whose = torch.arange(1, coordinates + 1, dtype=torch.float64).view(-1, *(1 for _ in m.positions[m.channel :]))
 
     def moved(numbers: Tensor) -> Tensor:
-        out = function(numbers.expand(points, *m.shape).clone())
+        # Each point has numbers of its own, so that it shows where points change places; 0 is what padding adds.
+        offsets = torch.arange(points, dtype=torch.float64) * (size + coordinates)
+        out = function(numbers + offsets.view(-1, *(1 for _ in m.shape)).expand(points, *m.shape))
         if out.shape[:1] != (points,):
             raise MIXES
-        return out[0]
+        first = out[0]
+        if not bool((out == torch.where(first == 0, 0.0, first + offsets.view(-1, *(1 for _ in first.shape)))).all()):
+            raise MIXES
+        return first
 
     place, channel = moved(here), moved(whose)
     if not bool((moved(here + torch.zeros(m.shape)) == place).all()):

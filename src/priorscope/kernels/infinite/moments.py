@@ -157,7 +157,8 @@ class Moments:
         )
         if self.deviation is None or other.deviation is None:
             return total
-        parts = [(m.nngp, root(m.rows), root(m.columns), m.deviation) for m in (self, other)]
+        both = ((self, self.deviation), (other, other.deviation))
+        parts = [(m.nngp, root(m.rows), root(m.columns), deviation) for m, deviation in both]
         return total.replace(deviation=after_sum(parts, total.nngp, total.rows, total.columns))
 
 

@@ -273,13 +273,11 @@ def _flat(m: Moments, shape: tuple[int, ...]) -> Moments:
 
 
 def _flat_deviation(m: Moments) -> Tensor | None:
-    if m.deviation is None:
+    k, deviation = m.nngp, m.deviation
+    if deviation is None:
         return None
     if m.pairs:
-        k, deviation = (x.diagonal(dim1=-2, dim2=-1) for x in (m.nngp, m.deviation))
-        m = m.replace(nngp=k, deviation=deviation, pairs=False)
-    rows, columns = m.rows, m.columns
-    positions = range(rows.shape[-1])
-    parts = [(m.nngp[..., p], root(rows[..., p]), root(columns[..., p]), m.deviation[..., p]) for p in positions]
-    total = [x.sum(-1) for x in (m.nngp, rows, columns)]
-    return after_sum(parts, *total) / len(positions)
+        k, deviation = k.diagonal(dim1=-2, dim2=-1), deviation.diagonal(dim1=-2, dim2=-1)
+    rows, columns = (m.v1[:, None], m.v2[None]) if m.between else (m.v1, m.v2)
+    parts = [(k[..., p], root(rows[..., p]), root(columns[..., p]), deviation[..., p]) for p in range(k.shape[-1])]
+    return after_sum(parts, k.sum(-1), rows.sum(-1), columns.sum(-1)) / len(parts)

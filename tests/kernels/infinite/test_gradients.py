@@ -14,6 +14,10 @@ from tests.kernels.infinite.layers import ARCHITECTURES, points
 
 KINKED = {"elu": nn.ELU(), "hardtanh": nn.Hardtanh(), "softsign": nn.Softsign(), "relu6": nn.ReLU6()}
 SMOOTH = {"tanh": nn.Tanh(), "silu": nn.SiLU()}
+ALWAYS = ("relu", "abs", "sign", "erf", "gelu", "sin", "gaussian", "elu", "tanh")
+EVERY = [
+    pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in (*FUNCTIONS, *KINKED, *SMOOTH)
+]
 
 
 def limit_of(model, weight, bias, parameterization="standard"):
@@ -31,7 +35,7 @@ def activation(name):
     return function if isinstance(function, nn.Module) else Applied(function)
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *KINKED, *SMOOTH])
+@pytest.mark.parametrize("name", EVERY)
 def test_every_function(name):
     """Between points in general position, and the Gram matrix of these."""
     with torch.device("meta"):
@@ -46,7 +50,17 @@ def test_every_function(name):
     assert torch.autograd.gradcheck(both, inputs, atol=1e-6, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+SLOW = ("rnn, both directions", "rnn, last state")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in ARCHITECTURES
+        if name != "transformer encoder"
+    ],
+)
 def test_every_kind_of_network(name):
     model = ARCHITECTURES[name](4).eval()
     x = points(name, 2)
@@ -60,7 +74,7 @@ def test_every_kind_of_network(name):
     assert torch.autograd.gradcheck(both, inputs, atol=1e-6, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *KINKED, *SMOOTH])
+@pytest.mark.parametrize("name", EVERY)
 def test_no_gradient_is_nan_at_coinciding_opposite_and_zero_points(name):
     with torch.device("meta"):
         model = mlp(3, 4, 4, 1, activation=lambda: activation(name))

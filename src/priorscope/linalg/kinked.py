@@ -27,7 +27,7 @@ DIFFERENCE_EDGES = (-9.0, -5.0, -2.5, 0.0, 2.5, 5.0, 9.0)
 CHECKED_PAIRS = 24
 COINCIDING = 1e-24
 """1 − |ρ| of variables that are equal, or opposite."""
-NODES_AT_ONCE = 2**21
+NODES_AT_ONCE = 2**17
 
 
 def kinked_means(function: Function, kinks: list[float], variances: Float[Tensor, " n"]) -> tuple[Tensor, float]:

@@ -255,6 +255,20 @@ def test_explain():
     assert "quadrature, error ≤" in str(smooth.explain())
 
 
+@pytest.mark.parametrize(
+    ("rates", "meaning"),
+    [(None, "rates 1 (standard)"), (Initialization(2.0, 0.0, "ntk"), "does not depend"), ("given", "start of train")],
+)
+def test_explain_says_what_the_rates_mean(rates, meaning):
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    init = Initialization(2.0, 0.0)
+    given = {name: 0.3 for name, _ in model.named_parameters()} if rates == "given" else rates
+    limit = infinite_width(init.apply_(model, 0), init, given)
+    limit(torch.randn(3, 3))
+    assert meaning in str(limit.explain())
+    assert meaning in limit.explain()._repr_html_()
+
+
 # Errors
 
 

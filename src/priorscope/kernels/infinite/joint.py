@@ -42,7 +42,7 @@ def joint(node: Node, values: dict[int, Any]) -> Fused | None:
         if not overlapping:
             break
         # A sum of Gaussians may be a root beside one of its terms: then its terms are the roots.
-        open_ones = [root for root in overlapping if _is_pointwise(root)]
+        open_ones = [root for root in overlapping if is_pointwise(root)]
         if not open_ones:
             return None
         stop.remove(max(open_ones, key=lambda root: root.index).index)
@@ -53,7 +53,8 @@ def _dependent(a: Node, b: Node, values: dict[int, Any]) -> bool:
     return bool(common(values[a.index].layers, values[b.index].layers))
 
 
-def _is_pointwise(node: Node) -> bool:
+def is_pointwise(node: Node) -> bool:
+    """Whether a node acts on each entry by itself."""
     return node.kind in ("module", "call") and pointwise(node.target) is not None and node.target not in PRODUCTS
 
 
@@ -69,7 +70,7 @@ def _walk(node: Node, stop: set[int]) -> tuple[tuple[Node, ...], tuple[Node, ...
         if one.index in stop and one is not node:
             roots[one.index] = one
             continue
-        if not _is_pointwise(one) or any(k in one.kwargs for k in ("rounding_mode", "out", "dim")):
+        if not is_pointwise(one) or any(k in one.kwargs for k in ("rounding_mode", "out", "dim")):
             return None
         if any(ref.part or (not ref.node.data and constant(ref.node) is None) for ref in one.refs):
             return None
@@ -81,8 +82,10 @@ def _walk(node: Node, stop: set[int]) -> tuple[tuple[Node, ...], tuple[Node, ...
     return tuple(inside[i] for i in sorted(inside)), tuple(roots[i] for i in sorted(roots))
 
 
-def expected(function: Fused, roots: list[Moments]) -> tuple[Moments, float]:
+def expected(function: Fused, roots: list[Moments], standard: bool) -> tuple[Moments, float]:
     """Moments of φ(u_1, …, u_m), and a bound of their relative error (4 standard errors of 8 scrambled sequences).
+
+    Gains of normalisations count as in `gains`: with plain rates (`standard`) they vanish in the limit.
 
     K = E[φφ'] and Θ = Σ_i Θ_i E[∂_iφ ∂_iφ']. Both come from squared differences, E[φφ'] = (E[φ²] + E[φ'²] −
     E[(φ − φ')²])/2, so that nearly equal points keep their digits.
@@ -99,8 +102,7 @@ def expected(function: Fused, roots: list[Moments]) -> tuple[Moments, float]:
             "is a function of several Gaussian values, whose expectation has no derivative here",
             "Ask without gradients (torch.no_grad), or use EmpiricalNTK",
         )
-    merged_gains = merged(*(m.gains for m in roots))
-    if merged_gains != 0:
+    if merged(*(m.gains for m in roots)) != 0 and not standard:
         raise Refused("applies a function to several values that a normalisation's gains reach", "Use EmpiricalNTK")
     (own1, *slopes1), spread = _powers(function, [m.v1 for m in roots])
     own2, slopes2, spread2 = own1, slopes1, spread
@@ -114,7 +116,7 @@ def expected(function: Fused, roots: list[Moments]) -> tuple[Moments, float]:
         return max((DEVIATIONS * float(s.max()) / size for s, size in pairs), default=0.0)
 
     after: dict[str, Any] = {
-        **{"v1": own1, "v2": own2, "deviation": None, "gaussian": False},
+        **{"v1": own1, "v2": own2, "deviation": None, "gaussian": False, "gains": 0.0},
         "mean_zero": all(m.mean_zero for m in roots) and _is_odd(function, len(roots)),
         "layers": frozenset().union(*(m.layers for m in roots)),
     }

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .fusion import Fused, fuse
 from .gains import through
 from .joint import expected, joint
 from .law import Law
+from .lifetimes import last_uses
 from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
 from .scores import Scores
@@ -42,10 +43,21 @@ class Step:
     reads_input: bool
 
 
-def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[Step]]:
+class Passed(NamedTuple):
+    """end: the moments of the graph's output. steps: what was done on the way. alive: the most numbers that were kept
+    at once. largest: the numbers of the largest node."""
+
+    end: Moments
+    steps: list[Step]
+    alive: int
+    largest: int
+
+
+def propagate(graph: Graph, law: Law, start: list[Data]) -> Passed:
     """The moments of the graph's output, and what was done on the way; `start`: the model's inputs, in their order.
 
-    Moments are of all pairs of positions as far as a node downstream needs them, and per position elsewhere.
+    Moments are of all pairs of positions as far as a node downstream needs them, and per position elsewhere; they are
+    dropped once no node asks for them any more.
 
     Raises:
         NoRuleError: at the first node without an exact rule, by its place.
@@ -55,7 +67,10 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     steps: list[Step] = []
     before_pairs = _before_pairs(graph)
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
+    output = graph.output
+    outputs = {ref.node.index for ref in tree_flatten(output)[0] if isinstance(ref, Ref)}
     fused, inside = fuse(graph)
+    last, alive, largest = last_uses(graph), 0, 0
     for node in graph.needed():
         if node.index in inside:
             continue
@@ -67,7 +82,11 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
             pairs = node.index in before_pairs
             value = _apply(node, law, values, steps, fused.get(node.index), pairs)
             values[node.index] = value if pairs else _per_position(value)
-    output = graph.output
+            sizes = {index: _numbers(kept) for index, kept in values.items()}
+            alive, largest = max(alive, sum(sizes.values())), max(largest, sizes[node.index])
+            done = [index for index in sizes if sizes[index] and last[index] <= node.index and index not in outputs]
+            for index in done:
+                del values[index]
     if not isinstance(output, Ref):
         cause = f"is a {type(output).__name__}, of which no part was chosen"
         raise NoRuleError("the output of the model", cause, "Choose one: readout=lambda out: out[0]")
@@ -83,7 +102,14 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     if not bool(torch.isfinite(result.v1).all() & torch.isfinite(result.v2).all()):
         cause = f"has moments too large for {result.v1.dtype}"
         raise NoRuleError("the output of the model", cause, "Make the inputs or the variances smaller, or use float64")
-    return result, steps
+    return Passed(result, steps, alive, largest)
+
+
+def _numbers(value: Any) -> int:
+    """How many numbers a value between pairs keeps."""
+    parts = [part for part in tree_flatten(value)[0] if isinstance(part, Moments)]
+    own = sum(_numbers(side) for part in parts for side in part.own or ())
+    return own + sum((3 + (part.deviation is not None)) * part.nngp.numel() for part in parts)
 
 
 def _before_pairs(graph: Graph) -> set[int]:
@@ -187,7 +213,7 @@ def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: l
     number_of = f"function of {len(roots)} Gaussian values"
 
     def expectation(call: Any, *moments: Moments, init: Law) -> Moments:
-        result, error = expected(function, list(moments))
+        result, error = expected(function, list(moments), init.is_standard)
         errors.append(error)
         return result
 

@@ -113,7 +113,7 @@ class Kernel(ABC):
             if shapes[0] != shapes[1]:
                 raise DataError("x2", f"its points have shapes {shapes[1]}, x1's {shapes[0]}", "Give the same kind")
             for first, second in zip(map(dtype_of, leaves(x1)), map(dtype_of, leaves(x2)), strict=True):
-                if first != second and first.is_floating_point and second.is_floating_point:
+                if first != second and (first.is_floating_point or second.is_floating_point):
                     cause = f"has the dtype {second}, x1 {first}"
                     raise DataError("x2", cause, "Give both in one dtype: x.to(torch.float64)")
         check_memory(

@@ -25,6 +25,8 @@ PAIR_ORDERS = (12, 18)
 SUM_EDGES = (-9.0, -6.0, -4.0, -2.5, -1.25, 0.0, 1.25, 2.5, 4.0, 6.0, 9.0)
 DIFFERENCE_EDGES = (-9.0, -5.0, -2.5, 0.0, 2.5, 5.0, 9.0)
 CHECKED_PAIRS = 24
+COINCIDING = 1e-24
+"""1 − |ρ| of variables that are equal, or opposite."""
 NODES_AT_ONCE = 2**17
 
 
@@ -233,7 +235,11 @@ def _block(
     beta = torch.where(positive, torch.where(positive, small, 1.0) / 2, 1e-300).sqrt()
     points = torch.tensor(kinks, dtype=torch.float64, device=far.device)
     here, there = points / sigma1, sign * points / sigma2  # (m, kinks)
-    crossings = ((here[:, :, None] - there[:, None]) / 2).flatten(1) / beta
+    apart = small > COINCIDING
+    # Variables that coincide cross nowhere else, and where they do is no function of anything.
+    alone = torch.where(points[:, None] == points[None], 0.0, DIFFERENCE_EDGES[-1]).flatten().to(beta)
+    crossings = ((here[:, :, None] - there[:, None]) / 2).flatten(1) / torch.where(apart, beta, 1.0)
+    crossings = torch.where(apart, crossings, alone)
     # Of nearly coinciding variables different kinks cross far out.
     crossings = crossings[:, (crossings.detach().abs() < DIFFERENCE_EDGES[-1]).any(0)]
     fixed = torch.tensor(DIFFERENCE_EDGES, dtype=torch.float64, device=far.device).expand(len(far), -1)

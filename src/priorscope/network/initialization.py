@@ -56,7 +56,11 @@ class Initialization:
         if self.parameterization not in ("standard", "ntk"):
             raise RatesError("parameterization", f"is {self.parameterization!r}", 'Give "standard" or "ntk"')
         for name in ("weight_variance", "bias_variance"):
-            value = number(getattr(self, name))
+            try:
+                value = number(getattr(self, name))
+            except (TypeError, ValueError, RuntimeError) as error:
+                kind = type(getattr(self, name)).__name__
+                raise RatesError(name, f"is a {kind} that is no number", "Give a number, or a tensor of one") from error
             if not (value >= 0 and math.isfinite(value)):
                 raise RatesError(name, f"is {value}", "Give a variance: a finite number of at least 0")
 
@@ -170,7 +174,7 @@ def check_names(model: nn.Module, rates: Rates) -> None:
             _listed(unknown), "is not a parameter of the model", f"Names are like {_listed(sorted(known))}"
         )
     for name, rate in rates.items():
-        if not (math.isfinite(rate) and rate >= 0):
+        if not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate >= 0):
             raise RatesError(f"the rate of `{name}`", f"is {rate}", "Give a finite number of at least 0")
 
 

@@ -105,9 +105,9 @@ def function_of(name):
     return entry(fused[last.index]) if last.index in fused else find(last.target)
 
 
-def ask(dual, k, v1, v2, gap=None, opposition=None):
+def ask(dual, k, v1, v2, gap=None, deviation=None):
     gap = (v1 + v2) / 2 - k if gap is None else gap
-    extra = {"gap": gap, "opposition": opposition}
+    extra = {"gap": gap, "deviation": deviation}
     return dual.function(k, v1, v2, **{name: extra[name] for name in dual.wants})
 
 

@@ -18,7 +18,7 @@ from .fusion import Fused
 from .moments import Moments, Refused, merged
 from .registry import Dual, Expectations, Rule
 
-WANTS = ("gap", "opposition")
+WANTS = ("gap", "deviation")
 SOURCES = {
     Polynomial: "Mehler's formula; Daniely et al. 2016 (1602.05897)",
     Sides: "Cho and Saul 2009",
@@ -54,7 +54,7 @@ def _line(shift: float, factor: float) -> Rule:
             nngp=after.nngp + shift**2,
             v1=after.v1 + shift**2,
             v2=after.v2 + shift**2,
-            opposition=None,
+            deviation=None,
             gaussian=False,
             mean_zero=False,
         )
@@ -66,21 +66,25 @@ def _closed(form: Form, fused: Fused) -> Callable[..., Expectations]:
     if isinstance(form, Scaled):
         inner = erf if form.function is torch.erf else gelu
 
-        def scaled(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
-            return _times(form.a, form.b, inner(*(form.b**2 * part for part in (k, v1, v2, gap))))
+        def scaled(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> Expectations:
+            return _times(
+                form.a,
+                form.b,
+                inner(*(None if part is None else form.b**2 * part for part in (k, v1, v2, gap, deviation))),
+            )
 
         return scaled
     if isinstance(form, Sides):
         return _of_sides(form, fused.slope_at_zero if form.degree == 1 else 0.0)
 
-    def closed(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
+    def closed(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> Expectations:
         if isinstance(form, Polynomial):
             return polynomial(k, v1, v2, gap, form.c)
         if isinstance(form, Wave):
-            return wave(k, v1, v2, gap, form.a, form.b, form.c)
+            return wave(k, v1, v2, gap, deviation, form.a, form.b, form.c)
         if isinstance(form, Exponential):
             return exponential(k, v1, v2, gap, form.a, form.b)
-        return gaussian(k, v1, v2, gap, form.a, form.b)
+        return gaussian(k, v1, v2, gap, deviation, form.a, form.b)
 
     return closed
 
@@ -88,14 +92,14 @@ def _closed(form: Form, fused: Fused) -> Callable[..., Expectations]:
 def _of_sides(form: Sides, slope_at_zero: float) -> Callable[..., Expectations]:
     left, right = form.left, form.right
 
-    def sides(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> Expectations:
+    def sides(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> Expectations:
         if form.degree == 0:
-            return jump(k, v1, v2, gap, opposition, left, right, form.zero)
+            return jump(k, v1, v2, gap, deviation, left, right, form.zero)
         if form.degree > 1:
-            return powers(k, v1, v2, gap, opposition, left, right, form.degree)
+            return powers(k, v1, v2, gap, deviation, left, right, form.degree)
         if left == right:
-            return _times(right, 1.0, absolute_value(k, v1, v2, gap, opposition))
-        return two_pieces(k, v1, v2, gap, opposition, -left, right, slope_at_zero)
+            return _times(right, 1.0, absolute_value(k, v1, v2, gap, deviation))
+        return two_pieces(k, v1, v2, gap, deviation, -left, right, slope_at_zero)
 
     return sides
 
@@ -103,11 +107,12 @@ def _of_sides(form: Sides, slope_at_zero: float) -> Callable[..., Expectations]:
 def _times(a: float, b: float, inner: Expectations) -> Expectations:
     """Moments of a·ψ(b·x) from those of ψ at variances b²v."""
     gap = None if inner.gap is None else a * a * inner.gap
-    return Expectations(a * a * inner.nngp, (a * b) ** 2 * inner.derivative, gap)
+    deviation = None if inner.deviation is None else a * a * inner.deviation
+    return Expectations(a * a * inner.nngp, (a * b) ** 2 * inner.derivative, gap, deviation=deviation)
 
 
 def _by_quadrature(fused: Fused) -> Callable[..., Expectations]:
-    def integrated(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, opposition: Any) -> Expectations:
+    def integrated(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Any) -> Expectations:
         largest = float(torch.maximum(v1.detach().max(), v2.detach().max()))
         kinks = fused.kinks(largest)
         if not kinks:

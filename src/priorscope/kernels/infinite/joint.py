@@ -103,7 +103,7 @@ def expected(function: Fused, roots: list[Moments], standard: bool) -> tuple[Mom
     own1, *slopes1 = powers1.to(dtype)
     own2 = powers2[0].to(dtype)
     after: dict[str, Any] = {
-        **{"v1": own1, "v2": own2, "opposition": None, "gaussian": False, "gains": 0.0},
+        **{"v1": own1, "v2": own2, "deviation": None, "gaussian": False, "gains": 0.0},
         "mean_zero": all(m.mean_zero for m in roots) and _is_odd(function, len(roots)),
         "layers": frozenset().union(*(m.layers for m in roots)),
     }

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from tqdm import tqdm
 
 from ...data.inputs import Inputs, check_inputs, count, leaves, take
-from ...errors import DataError, ModelError, PriorscopeWarning
+from ...errors import DataError, ModelError, PriorscopeWarning, RatesError
 from ...network.function import cast, check_module
 from ...network.initialization import Initialization
 from ...network.watching import Graph, Ref, watch
@@ -27,9 +27,12 @@ from .propagate import Passed, Step, propagate
 from .registry import FALLBACKS, is_leaf
 from .start import Data, data_of
 from .tiles import Need, check_memory, check_result, tiles
+from .twice import check_same
 
 WATCHED_POINTS = 13
 """An odd number of points, so that a reshape that mixes points with features shows."""
+FEW_POINTS = 2
+"""A second run must do the same with so many."""
 TEMPORARIES = 5
 """Copies of one node's numbers that its rule makes on the way."""
 SMALL = 2**16
@@ -94,6 +97,8 @@ def infinite_width(
     True
     """
     init = Initialization.torch_default() if init is None else init
+    if not isinstance(init, Initialization):
+        raise RatesError("init", f"is a {type(init).__name__}", "Give an Initialization")
     limit = Limit(check_module(model), init, rates, readout, memory, progress)
     wrong = mismatches(model, init)
     if wrong:
@@ -107,7 +112,7 @@ def infinite_width(
         )
     pair = KernelPair(LimitKernel(limit, "nngp"), LimitKernel(limit, "ntk"), limit)
     if fallback is not None:
-        if fallback not in FALLBACKS:
+        if not isinstance(fallback, str) or fallback not in FALLBACKS:
             raise DataError("fallback", f"is {fallback!r}", f"Give None or one of {', '.join(map(repr, FALLBACKS))}")
         pair = FALLBACKS[fallback](limit, samples=samples, seed=seed, progress=progress)
     if example is not None and fallback is None:
@@ -246,11 +251,14 @@ class Limit:
     def _watched(self, x: Inputs) -> Graph:
         training = tuple(module.training for module in self.model.modules())
         shapes = tuple((leaf.dtype, *leaf.shape[1:]) for leaf in leaves(x))
-        key = (shapes, training, tuple(map(id, self.model.parameters())))
+        key = (shapes, str(tree_flatten(x)[1]), training, tuple(map(id, self.model.parameters())))
         if key not in self._graphs:
             repeated = torch.arange(WATCHED_POINTS) % count(x)
             example = tree_map(lambda leaf: leaf.detach()[repeated.to(leaf.device)], x)
-            graph = watch(self.model, cast(example, self.model.parameters()), is_leaf)
+            example = cast(example, self.model.parameters())
+            graph = watch(self.model, example, is_leaf)
+            few = watch(self.model, take(example, slice(FEW_POINTS)), is_leaf)
+            check_same(graph, few, WATCHED_POINTS, FEW_POINTS)
             self._graphs[key] = graph if self.readout is None else _read_out(graph, self.readout)
         return self._graphs[key]
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from .deviation import after_affine, after_sum, root
+
 
 class Refused(Exception):  # noqa: N818 (a rule's no, which propagate turns into an error with its place)
     """A rule's answer where no exact rule exists: cause and remedy; the place is filled in where it is called."""
@@ -31,7 +33,8 @@ class Moments:
     gap: like nngp, (v1 + v2)/2 − nngp, carried from layer to layer: the difference itself has lost its digits at
         nearly equal points.
     tangent: like nngp, the NTK so far.
-    opposition: like nngp, √(v1 v2) + nngp, carried where some pairs are nearly opposite; else None.
+    deviation: like nngp, √(v1 v2) − |nngp|, carried where some pairs are nearly opposite, or nearly parallel with
+        different lengths; else None.
     shape: of one point's value. channel: which of its axes has the coordinates; the others are the positions.
     between: of two sets of points, or of each point with itself. pairs: of all pairs of positions.
     own: with pairs, and between two sets: the moments of the points of each set with themselves.
@@ -49,7 +52,7 @@ class Moments:
     gap: Float[Tensor, "*pairs"]
     tangent: Float[Tensor, "*pairs"]
     shape: tuple[int, ...]
-    opposition: Float[Tensor, "*pairs"] | None = None
+    deviation: Float[Tensor, "*pairs"] | None = None
     gram: bool = False
     same: tuple[Tensor, Tensor] | None = None
     layers: frozenset[str] = frozenset()
@@ -116,13 +119,10 @@ class Moments:
             v2=weight * self.v2 + bias,
             gap=weight * self.gap,
         )
-        if self.opposition is None:
+        if self.deviation is None:
             return after
-        # √((σ_w² v1 + σ_b²)(σ_w² v2 + σ_b²)) − σ_w² √(v1 v2) without its difference: all terms are positive.
-        before, size = weight * root(self.rows) * root(self.columns), root(after.rows) * root(after.columns)
-        total = (size + before).clamp_min(torch.finfo(size.dtype).tiny)
-        excess = bias * (weight * (self.rows + self.columns) + bias) / total
-        return after.replace(opposition=weight * self.opposition + excess + bias)
+        moved = after_affine(self.nngp, self.rows, self.columns, self.deviation, weight, bias)
+        return after.replace(deviation=moved)
 
     def scaled(self, factor: float) -> "Moments":
         """Moments of factor · h."""
@@ -152,26 +152,23 @@ class Moments:
             raise Refused(
                 f"adds values of different shapes, {self.shape} and {other.shape}", "Give both branches one shape"
             )
-        return self.replace(
+        total = self.replace(
             nngp=self.nngp + other.nngp,
             v1=self.v1 + other.v1,
             v2=self.v2 + other.v2,
             gap=self.gap + other.gap,
             tangent=self.tangent + other.tangent,
-            opposition=self._opposition_with(other),
+            deviation=None,
             layers=self.layers | other.layers,
             gaussian=self.gaussian and other.gaussian,
             mean_zero=self.mean_zero and other.mean_zero,
             gains=merged(self.gains, other.gains),
         )
-
-    def _opposition_with(self, other: "Moments") -> Tensor | None:
-        if self.opposition is None or other.opposition is None:
-            return None
-        a1, a2, b1, b2 = (root(v) for v in (self.rows, self.columns, other.rows, other.columns))
-        total = root(self.rows + other.rows) * root(self.columns + other.columns) + a1 * a2 + b1 * b2
-        excess = (a1 * b2 - a2 * b1).square() / total.clamp_min(torch.finfo(total.dtype).tiny)
-        return self.opposition + other.opposition + excess
+        if self.deviation is None or other.deviation is None:
+            return total
+        both = ((self, self.deviation), (other, other.deviation))
+        parts = [(m.nngp, root(m.rows), root(m.columns), deviation) for m, deviation in both]
+        return total.replace(deviation=after_sum(parts, total.nngp, total.rows, total.columns))
 
 
 def common(first: frozenset[str], second: frozenset[str]) -> set[str]:
@@ -204,7 +201,7 @@ def times(a: Moments, b: Moments) -> Moments:
         v2=a.v2 * b.v2,
         gap=(spread + half * b.gap + other * a.gap - a.gap * b.gap).clamp_min(0),
         tangent=a.tangent * b.nngp + a.nngp * b.tangent,
-        opposition=None,
+        deviation=None,
         layers=a.layers | b.layers,
         gaussian=False,
         mean_zero=a.mean_zero or b.mean_zero,
@@ -230,7 +227,7 @@ def with_outside(m: Moments) -> Moments:
         v1=padded(m.v1, 1),
         v2=padded(m.v2, 1),
         gap=padded(m.gap, axes),
-        opposition=None if m.opposition is None else padded(m.opposition, axes),
+        deviation=None if m.deviation is None else padded(m.deviation, axes),
     )
     if not m.pairs:
         return after
@@ -239,12 +236,6 @@ def with_outside(m: Moments) -> Moments:
     outside = torch.arange(size + 1, device=m.v1.device) == size
     either = outside[:, None] | outside[None]
     return after.replace(gap=torch.where(either, (after.rows + after.columns) / 2, after.gap))
-
-
-def root(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """√x, and 0 with derivative 0 where x is not positive."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
 def with_variances(values: Tensor, variances: Tensor, m: Moments) -> Tensor:

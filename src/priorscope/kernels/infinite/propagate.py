@@ -97,6 +97,12 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> Passed:
         raise NoRuleError(
             "the output of the model", cause, "Return one tensor made by linear layers, or use EmpiricalNTK"
         )
+    if result.v1.ndim > 1:
+        cause = f"has {len(result.shape) + 1} axes, points of shape {result.shape}"
+        raise NoRuleError("the output of the model", cause, "Flatten or pool them inside the model, to (n, outputs)")
+    if not bool(torch.isfinite(result.v1).all() & torch.isfinite(result.v2).all()):
+        cause = f"has moments too large for {result.v1.dtype}"
+        raise NoRuleError("the output of the model", cause, "Make the inputs or the variances smaller, or use float64")
     return Passed(result, steps, alive, largest)
 
 
@@ -104,7 +110,7 @@ def _numbers(value: Any) -> int:
     """How many numbers a value between pairs keeps."""
     parts = [part for part in tree_flatten(value)[0] if isinstance(part, Moments)]
     own = sum(_numbers(side) for part in parts for side in part.own or ())
-    return own + sum(3 * part.nngp.numel() for part in parts)
+    return own + sum((3 + (part.deviation is not None)) * part.nngp.numel() for part in parts)
 
 
 def _before_pairs(graph: Graph) -> set[int]:
@@ -139,7 +145,7 @@ def _per_position(value: Any) -> Any:
     def diagonal(x: Any) -> Any:
         return None if x is None else x.diagonal(dim1=-2, dim2=-1)
 
-    changed = {name: diagonal(getattr(value, name)) for name in ("nngp", "gap", "tangent", "opposition")}
+    changed = {name: diagonal(getattr(value, name)) for name in ("nngp", "gap", "tangent", "deviation")}
     return value.replace(**changed, pairs=False, own=None)
 
 
@@ -335,20 +341,22 @@ def _pointwise(
             "Put a linear layer in front of it" + (", or apply it to the data" if m.is_input else ""),
         )
 
-    def expect(k: Any, v1: Any, v2: Any, gap: Any, opposition: Any) -> tuple[Any, Any, Any, float]:
-        extra = {name: value for name, value in (("gap", gap), ("opposition", opposition)) if name in entry.wants}
+    def expect(k: Any, v1: Any, v2: Any, gap: Any, deviation: Any) -> tuple[Any, Any, Any, float, Any]:
+        extra = {name: value for name, value in (("gap", gap), ("deviation", deviation)) if name in entry.wants}
         answer = entry.function(k, v1, v2, **extra, **settings)
         full = Expectations(*answer)
-        return full.nngp, full.derivative, full.gap, full.error
+        return full.nngp, full.derivative, full.gap, full.error, full.deviation
 
-    after = {"opposition": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
+    after: dict[str, Any] = {"deviation": None, "gaussian": False, "mean_zero": entry.odd and m.mean_zero}
     zero = torch.zeros_like(m.v1)
-    own1, own_derivative, _, error = expect(m.v1, m.v1, m.v1, zero, None)
+    own1, own_derivative, _, error, _ = expect(m.v1, m.v1, m.v1, zero, None)
     if not m.between and not m.pairs:
         end = m.replace(nngp=own1, v1=own1, v2=own1, gap=zero, tangent=m.tangent * own_derivative, **after)
         return through(m, end, own_derivative, function, settings, standard), error
     own2 = expect(m.v2, m.v2, m.v2, torch.zeros_like(m.v2), None)[0] if m.between else own1
-    k, derivative, gap, error = expect(m.nngp, m.rows, m.columns, m.gap, m.opposition)
+    k, derivative, gap, error, deviation = expect(m.nngp, m.rows, m.columns, m.gap, m.deviation)
+    if deviation is not None:
+        after["deviation"] = with_variances(deviation, zero, m)
     end = m.replace(v1=own1, v2=own2, **after)
     if gap is None:
         gap = ((end.rows + end.columns) / 2 - k).clamp_min(0)
@@ -387,5 +395,7 @@ REPLACEMENTS = {"nn.MaxPool1d": "nn.AvgPool1d", "nn.MaxPool2d": "nn.AvgPool2d", 
 
 def _remedy(node: Node) -> str:
     operation = class_name(node.target) if node.kind == "module" else node.operation
+    if operation.endswith("_"):
+        return "It changes a tensor in place: make a new one (torch.where, F.pad), or use EmpiricalNTK"
     instead = f"Use {REPLACEMENTS[operation]}, register" if operation in REPLACEMENTS else "Register"
     return f"{instead} one with @rule, or use EmpiricalNTK"

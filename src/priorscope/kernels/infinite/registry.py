@@ -20,13 +20,15 @@ class Expectations(NamedTuple):
     """What a dual gives for (u, v) ~ N(0, [[v1, k], [k, v2]]).
 
     nngp: E[φ(u)φ(v)]. derivative: E[φ'(u)φ'(v)]. gap: (E[φ(u)²] + E[φ(v)²])/2 − nngp where it is known without
-    cancellation, else None. error: a bound of the relative error, 0 for closed forms.
+    cancellation, else None. error: a bound of the relative error, 0 for closed forms. deviation:
+    √(E[φ(u)²] E[φ(v)²]) − |nngp|, where it was given before φ and is known without cancellation, else None.
     """
 
     nngp: Tensor
     derivative: Tensor
     gap: Tensor | None = None
     error: float = 0.0
+    deviation: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Dual:
-    """A registered dual: `function(k, v1, v2[, gap[, opposition]], **settings)`.
+    """A registered dual: `function(k, v1, v2[, gap[, deviation]], **settings)`.
 
     scalar: φ itself, where it is not the module or torch function that the dual is registered for.
     """
@@ -86,7 +88,7 @@ def dual(
     """Registers E[φ(u)φ(v)] and E[φ'(u)φ'(v)] of a pointwise function φ.
 
     The function is called as `f(k, v1, v2)`, with a fourth argument `gap` = (v1 + v2)/2 − k (and a fifth,
-    `opposition` = √(v1 v2) + k, or None) if it has one of that name. It must work elementwise for any shapes that
+    `deviation` = √(v1 v2) − |k|, or None) if it has one of that name. It must work elementwise for any shapes that
     broadcast. It returns (nngp, derivative), and may add the gap after φ: `Expectations`.
 
     Args:
@@ -98,7 +100,7 @@ def dual(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         names = inspect.signature(function).parameters
-        wants = tuple(name for name in ("gap", "opposition") if name in names)
+        wants = tuple(name for name in ("gap", "deviation") if name in names)
         entry = Dual(function, _title(function), _source(function), wants, settings, odd)
         RULES.update(dict.fromkeys(keys, entry))
         return function

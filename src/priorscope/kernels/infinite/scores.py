@@ -96,7 +96,7 @@ def attended(a: Data, v: Moments, shape: Any) -> Moments:
 
     v1 = own(a1, first)
     v2 = own(a2, second) if v.between else v1
-    after = v.replace(v1=v1, v2=v2, nngp=both(v.nngp), tangent=both(v.tangent), opposition=None, shape=tuple(shape))
+    after = v.replace(v1=v1, v2=v2, nngp=both(v.nngp), tangent=both(v.tangent), deviation=None, shape=tuple(shape))
     gap = ((after.rows + after.columns) / 2 - after.nngp).clamp_min(0)
     if not v.between:
         gap = gap - torch.diag_embed(gap.diagonal(dim1=-2, dim2=-1))

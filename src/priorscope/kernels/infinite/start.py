@@ -7,13 +7,16 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from .moments import Moments, Refused, root, with_own, with_variances
+from .deviation import of_points, on_one_line, root
+from .moments import Moments, Refused, with_own, with_variances
 
 NEAR = 1e-3
-"""Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself; opposite ones from the sum."""
+"""Pairs with a cosine above 1 − NEAR get their gap from the difference x − x' itself, those of different lengths and
+opposite ones their deviation from the difference of their directions."""
+FEW = 64
+"""One entry in so many, at most, has the opposite positions that are followed by themselves."""
 ENTRIES_AT_ONCE = 2**22
 
 
@@ -86,7 +89,7 @@ class Data:
         if self.x2 is None:
             return self._of_points(a, channel)
         b = self._rows(self.x2, channel)
-        k, v1, v2, gap, opposition = _between(a, b, self.pairs and a.ndim == 3, self.gram)
+        k, v1, v2, gap, deviation = _between(a, b, self.pairs and a.ndim == 3, self.gram)
         has_pairs = self.pairs and a.ndim == 3
         m = Moments(
             nngp=k,
@@ -95,7 +98,7 @@ class Data:
             gap=gap,
             tangent=torch.zeros_like(k),
             shape=self.shape,
-            opposition=opposition,
+            deviation=deviation,
             gram=self.gram,
             same=self.same,
             channel=channel,
@@ -156,7 +159,7 @@ def _bytes(x: list[Tensor]) -> list[bytes]:
 
 
 def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """K, both variances, the gap and the opposition (None where no pair is nearly opposite)."""
+    """K, both variances, the gap and the deviation (None where no pair needs it)."""
     size = a.shape[-1]
     v1, v2 = a.square().mean(-1), b.square().mean(-1)
     if a.ndim == 2:
@@ -171,17 +174,29 @@ def _between(a: Tensor, b: Tensor, pairs: bool, gram: bool) -> tuple[Tensor, Ten
     with torch.no_grad():
         bound = (1 - NEAR) * rows.sqrt() * columns.sqrt()
         near, opposite = (k > bound) & (bound > 0), (k < -bound) & (bound > 0)
+        line = _where_lines_decide(k, v1, v2, near, opposite, a.ndim > 2, pairs)
     gap = _directly((rows + columns) / 2 - k, near, a, b, lambda p, q: (p - q).square().sum(1) / (2 * size))
-    opposition = None
-    if bool(opposite.any()):
-        opposition = _directly(root(rows) * root(columns) + k, opposite, a, b, _sum_of_directions)
-    return k, v1, v2, gap, opposition
+    deviation = None
+    if line is not None:
+        deviation = _directly(root(rows) * root(columns) - k.abs(), line, a, b, of_points)
+    return k, v1, v2, gap, deviation
 
 
-def _sum_of_directions(p: Float[Tensor, "m d"], q: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
-    """(‖p‖‖q‖ + p·q)/d of nearly opposite points, from the sum of their directions, which is small itself."""
-    lengths, others = p.norm(dim=1, keepdim=True), q.norm(dim=1, keepdim=True)
-    return (lengths * others)[:, 0] * (p / lengths + q / others).square().sum(1) / (2 * p.shape[1])
+def _where_lines_decide(
+    k: Tensor, v1: Tensor, v2: Tensor, near: Tensor, opposite: Tensor, positions: bool, pairs: bool
+) -> Tensor | None:
+    """Which deviations to compute from the points themselves; None where no pair needs one, or too many positions do.
+
+    Single positions with few channels lie on one line as a rule, which sums over patches end; whole points do not.
+    """
+    if not positions:
+        return (near | opposite) if bool(on_one_line(k, v1, v2, NEAR).any()) else None
+    same = k.diagonal(dim1=-2, dim2=-1) if pairs else k
+    whole = on_one_line(same.mean(-1), v1.mean(-1), v2.mean(-1), NEAR)
+    if bool(whole.any()):
+        return (near | opposite) & whole.reshape(*whole.shape, *(1,) * (k.ndim - 2))
+    few = 0 < int(opposite.sum()) <= opposite.numel() // FEW
+    return opposite if few else None
 
 
 def _directly(

@@ -1,12 +1,14 @@
 """Exponentials and waves: a·exp(b·x), a·exp(b·x²), a·sin(b·x + c); cosines and RBF features are sines of a phase."""
 
-from math import cos
+from math import cos, sin
 
 import torch
 from torch import Tensor
 
+from ..deviation import determinant
 from ..moments import Refused
 from ..registry import Expectations
+from .closed import waves
 
 
 def exponential(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: float) -> Expectations:
@@ -18,13 +20,15 @@ def exponential(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: flo
     return _finite(Expectations(value, square * value, after), v1, v2)
 
 
-def gaussian(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: float) -> Expectations:
+def gaussian(
+    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Tensor | None, a: float, b: float
+) -> Expectations:
     """a²/√D and 4a²b² k/D^{3/2}, D = det(I − 2bΣ) = 1 − 2b(v1 + v2) + 4b²(v1 v2 − k²).
 
     Source: the Gaussian integral.
     """
     s, delta = v1 + v2, v1 - v2
-    spread = 4 * b * b * (gap * (s - gap) - delta.square() / 4)
+    spread = 4 * b * b * determinant(k, v1, v2, gap, deviation)
     middle = 1 - 2 * b * s
     both = middle + spread
     own1, own2 = 1 - 4 * b * v1, 1 - 4 * b * v2
@@ -39,17 +43,19 @@ def gaussian(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: float)
     return Expectations(a * a / near, 4 * (a * b) ** 2 * k / (both * near), (a * a * after).clamp_min(0))
 
 
-def wave(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, a: float, b: float, c: float) -> Expectations:
+def wave(
+    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Tensor | None, a: float, b: float, c: float
+) -> Expectations:
     """a²/2 [E cos(b(u − v)) ∓ cos(2c) E cos(b(u + v))], − for a·sin(b·x + c), + for its derivative, times b².
 
     c = π/4 and a = √2 make the RBF kernel. Source: E[exp(i(u ± v))]; Rahimi and Recht 2007.
     """
     square, phase = b * b, cos(2 * c)
-    near, far = torch.exp(-square * gap), torch.exp(square * (gap - (v1 + v2)))
-    one = -torch.expm1(-square * gap)
-    drift = (torch.exp(-square * v1) - torch.exp(-square * v2)).square() / 2
+    scaled = [None if x is None else square * x for x in (k, v1, v2, gap, deviation)]
+    _, far, sinh, one, drift = waves(*scaled)
     after = (one * (1 + phase * far) - phase * drift) / 2
-    value, derivative = (near - phase * far) / 2, square * (near + phase * far) / 2
+    # (near ∓ cos(2c) far)/2 without its difference, where cos(2c) = ±1.
+    value, derivative = sinh + sin(c) ** 2 * far, square * (sinh + cos(c) ** 2 * far)
     return Expectations(a * a * value, a * a * derivative, (a * a * after).clamp_min(0))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..moments import root
+from ..deviation import root
 from ..registry import Expectations
 from .piecewise import angle
 
@@ -15,13 +15,14 @@ Polynomials = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def jump(
-    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None, left: float, right: float, zero: float
+    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Tensor | None, left: float, right: float, zero: float
 ) -> Expectations:
     """φ = left below 0, right above, zero at 0: (l² + r²)(π − θ)/2π + 2lr θ/2π, and 0: φ' is 0 almost everywhere.
 
     Autograd has no jump either, so that the NTK of the real network lacks it too. Source: Cho and Saul 2009, n = 0.
     """
-    _, theta, alive = angle(v1, v2, gap, opposition)
+    at = angle(k, v1, v2, gap, deviation)
+    alive = at.alive
     square, mean = (left**2 + right**2) / 2, (left + right) / 2
 
     def dead(v: Tensor) -> Tensor:
@@ -30,27 +31,34 @@ def jump(
     def own(v: Tensor) -> Tensor:
         return torch.where(v > 0, square, torch.full_like(v, zero**2))
 
-    change = (right - left) ** 2 * theta / (2 * pi)
+    change = (right - left) ** 2 * at.theta / (2 * pi)
     value = torch.where(alive, square - change, dead(v1) * dead(v2))
     after = torch.where(alive, change, ((own(v1) + own(v2)) / 2 - dead(v1) * dead(v2)).to(change.dtype))
-    return Expectations(value.to(k.dtype), torch.zeros_like(theta), after.to(k.dtype))
+    beside = None
+    if deviation is not None:
+        more = (left + right) ** 2 / 2 + (right - left) ** 2 * at.rest / (2 * pi)
+        # A value of variance zero has no angle; what it becomes has one with itself only.
+        size = root(own(v1)) * root(own(v2))
+        beside = torch.where(alive, torch.where(value < 0, more, change), size - value.abs()).to(k.dtype)
+    return Expectations(value.to(k.dtype), torch.zeros_like(at.theta), after.to(k.dtype), deviation=beside)
 
 
 def powers(
-    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, opposition: Tensor | None, left: float, right: float, degree: int
+    k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Tensor | None, left: float, right: float, degree: int
 ) -> Expectations:
     """φ of degree 2 or more: s^n [(l² + r²) f_n(ρ) + 2lr f_n(−ρ)], s = √(v1 v2), f_n = [P sin θ + (π − θ) Q]/2π.
 
     The derivative's moment is the same with n − 1, −n·left and n·right. Source: Cho and Saul 2009, where J_n = 2π f_n.
     """
-    size, theta, alive = angle(v1, v2, gap, opposition)
-    rho = torch.where(alive, torch.cos(theta), 0.0)
+    at = angle(k, v1, v2, gap, deviation)
+    size, theta, rest = at.size, at.theta, at.rest
+    rho = torch.where(at.alive, torch.cos(theta), 0.0)
     sine = torch.sin(theta)
     same, cross = left**2 + right**2, 2 * left * right
 
     def moment(n: int, same: float, cross: float) -> Tensor:
         p, q = _polynomials(n)
-        here = _horner(p, rho) * sine + (pi - theta) * _horner(q, rho)
+        here = _horner(p, rho) * sine + rest * _horner(q, rho)
         there = _horner(p, -rho) * sine + theta * _horner(q, -rho)
         return size**n * (same * here + cross * there) / (2 * pi)
 
@@ -62,9 +70,12 @@ def powers(
     opposite = _horner(p, -rho) * sine + theta * _horner(q, -rho)
     peak = sum(q) / 2
     spread = same * peak * (root(v1) ** degree - root(v2) ** degree).square() / 2
-    after = spread + size**degree * (same * fall - cross * opposite) / (2 * pi)
+    less = size**degree * (same * fall - cross * opposite) / (2 * pi)
     derivative = degree**2 * moment(degree - 1, same, -cross)
-    return Expectations(moment(degree, same, cross), derivative, after.clamp_min(0))
+    value, beside = moment(degree, same, cross), None
+    if deviation is not None:
+        beside = torch.where(value < 0, size**degree * same * peak + value, less).clamp_min(0)
+    return Expectations(value, derivative, (spread + less).clamp_min(0), deviation=beside)
 
 
 @lru_cache(maxsize=32)

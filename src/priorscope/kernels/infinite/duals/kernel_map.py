@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..moments import Refused, root
+from ..deviation import root
+from ..moments import Refused
 from ..registry import Expectations, dual
 
 NEARBY, JUMP = 1e-4, 0.1

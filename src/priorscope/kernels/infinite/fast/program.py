@@ -32,6 +32,10 @@ MOST_CHANNELS = 64
 """Of an input with positions: its moments come from a plain loop over channels."""
 
 
+ON_A_LINE = "points that are nearly opposite, or nearly parallel with different lengths, and no bias"
+"""What the loops' gap has too few digits for."""
+
+
 class Uncovered(Exception):  # noqa: N818 (the reason, in words for `explain`)
     """Why the fast path steps aside."""
 
@@ -76,6 +80,12 @@ class Program:
     instructions: list[Instruction]
     steps: list[Step]
     has_positions: bool
+
+    @property
+    def begins_without_bias(self) -> bool:
+        """Whether layers that read the data keep the angles between them."""
+        start = self.instructions[0].output
+        return any(start in one.inputs and one.law[1] == 0 for one in self.instructions[1:])
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ....network.watching import Graph
+from ..deviation import on_one_line
 from ..law import Law
 from ..propagate import Step
-from ..start import Data
+from ..start import NEAR, Data
 from . import vectors
 from .loops import LOOPS, Loops
 from .points import Variances
-from .program import Instruction, Program, Uncovered, compiled
+from .program import ON_A_LINE, Instruction, Program, Uncovered, compiled
 
 ENTRIES = 2**17
 """Numbers in one array of one thread, as far as a single pair does not have more."""
@@ -48,11 +49,21 @@ def attempt(graph: Graph, law: Law, data: Data) -> Made:
     if not all(bool(torch.isfinite(x).all()) for x in given):
         raise Uncovered("the data are not finite")
     program = compiled(graph, law, Data(data.x1.detach(), given[-1].detach(), data.gram))
+    if program.has_positions and program.begins_without_bias and _on_a_line(program.data):
+        raise Uncovered(ON_A_LINE)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         each = _shared(threads)
         maker = _Pairs(program, each).matrices if program.has_positions else lambda: vectors.matrices(program, each)
         nngp, ntk = maker()
     return Made(nngp, ntk, tuple(program.steps))
+
+
+def _on_a_line(data: Data) -> bool:
+    """Whether some whole points are."""
+    a = data.x1.flatten(1)
+    b = a if data.x2 is None else data.x2.flatten(1)
+    v = b.square().sum(1)
+    return any(bool(on_one_line(rows @ b.T, rows.square().sum(1), v, NEAR).any()) for rows in a.split(1024))
 
 
 def _shared(threads: ThreadPoolExecutor) -> Callable[..., None]:

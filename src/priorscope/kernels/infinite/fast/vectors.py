@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..deviation import UNEQUAL
 from ..start import NEAR
 from .bend import BENT, compiled
 from .points import Variances
-from .program import Instruction, Program
+from .program import ON_A_LINE, Instruction, Program, Uncovered
 
 SEGMENT = 512
 """Columns at once: a few arrays of these stay in the innermost cache."""
@@ -33,7 +34,7 @@ class Chain(NamedTuple):
 
 def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
     bent = BENT[np.dtype(dtype)]
-    half, zero = dtype(0.5), dtype(0)
+    half, zero, unequal = dtype(0.5), dtype(0), dtype(UNEQUAL)
 
     @compiled()
     def bend_segment(k, g, t, size, r1, r2, start, pieces):  # type: ignore[no-untyped-def]
@@ -46,8 +47,11 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                 k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, r2[start + q], mixed, bend, slope, at_zero, False)
 
     @compiled()
-    def rows(first, last, left, nngp, ntk, a, b, v1, v2, gram, near, codes, laws, pieces, slots, act1, act2):  # type: ignore[no-untyped-def]
-        """Rows first to last, from column `left`, of a Gram matrix from the diagonal on; nngp holds x·x' before."""
+    def rows(first, last, left, nngp, ntk, a, b, v1, v2, gram, near, codes, laws, pieces, slots, act1, act2, lines):  # type: ignore[no-untyped-def]
+        """Rows first to last, from column `left`, of a Gram matrix from the diagonal on; nngp holds x·x' before.
+
+        lines: of rows, becomes 1 where a pair is nearly opposite, or nearly parallel with different lengths.
+        """
         n, size = nngp.shape[1], a.shape[1]
         scale = dtype(1) / dtype(size)
         registers = np.empty((slots, 3, SEGMENT), dtype)
@@ -62,10 +66,13 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                     k[q] = scale * line[q]
                     g[q] = half * (v1[i] + v[q]) - k[q]
                     t[q] = zero
-                    found += 1 if k[q] > edge * np.sqrt(v[q]) else 0
+                    found += 1 if abs(k[q]) > edge * np.sqrt(v[q]) else 0
                 if found > 0:
                     for q in range(width):
-                        if k[q] > edge * np.sqrt(v[q]):
+                        bound = edge * np.sqrt(v[q])
+                        if k[q] < -bound or (k[q] > bound and abs(v1[i] - v[q]) > unequal * (v1[i] + v[q])):
+                            lines[i] = 1
+                        if k[q] > bound:
                             total = zero
                             for c in range(size):
                                 difference = a[i, c] - b[start + q, c]
@@ -132,6 +139,7 @@ def matrices(program: Program, each: Callable[..., None]) -> tuple[Tensor, Tenso
     nngp, ntk = (torch.empty(len(a), len(b), dtype=a.dtype) for _ in range(2))
     chain = _chain(program.instructions, a.numpy().dtype)
     act1, act2 = side1.stacked(), side2.stacked()
+    lines = np.zeros(len(a), np.int64)
     dtype = a.numpy().dtype.type
     rows, mirror = LOOPS[a.numpy().dtype]
     step = max(ROWS, BLOCK // len(b))
@@ -151,8 +159,10 @@ def matrices(program: Program, each: Callable[..., None]) -> tuple[Tensor, Tenso
         )
         each(
             rows,
-            [(i, min(i + ROWS, last), *shared, *chain, act1, act2) for i in range(first, last, ROWS)],
+            [(i, min(i + ROWS, last), *shared, *chain, act1, act2, lines) for i in range(first, last, ROWS)],
         )
+        if program.begins_without_bias and lines.any():
+            raise Uncovered(ON_A_LINE)
     if gram:
         size = 128
         for matrix in (nngp, ntk):

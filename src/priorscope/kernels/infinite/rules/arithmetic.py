@@ -99,7 +99,7 @@ def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moment
     return first.replace(
         **{name: mean(name) for name in ("nngp", "gap", "tangent", "v1", "v2")},
         **first.moved(first.positions, sum(sizes)),
-        opposition=None,
+        deviation=None,
         layers=frozenset().union(*(part.layers for part in parts)),
         gaussian=False,
         mean_zero=all(part.mean_zero for part in parts),
@@ -131,7 +131,7 @@ def _on_positions(parts: list[Moments], axis: int) -> Moments:
         v1=v1,
         v2=v2,
         shape=shape,
-        opposition=None,
+        deviation=None,
         own=None,
         layers=frozenset().union(*(part.layers for part in parts)),
         gaussian=all(part.gaussian for part in parts),

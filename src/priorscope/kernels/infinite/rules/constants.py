@@ -75,7 +75,7 @@ def _beside(like: Moments, k: Tensor, tangent: Tensor, shape: tuple[int, ...]) -
         tangent=pairs(tangent),
         v1=single(len(like.v1)),
         v2=single(len(like.v2)),
-        opposition=None,
+        deviation=None,
         shape=shape,
         own=None,
     )

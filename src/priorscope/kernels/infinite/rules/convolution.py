@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....network.weights import fan_in
+from ..deviation import after_sum, root
 from ..law import Law
 from ..moments import Moments, Refused, with_outside
 from ..registry import rule
@@ -93,20 +94,36 @@ def _summed(m: Moments, index: Tensor) -> Moments:
     """The mean over kernel offsets of moments at shifted positions; outside of the image they are 0."""
 
     def mean(values: Tensor, axes: int) -> Tensor:
-        shifted = (values[..., at] if axes == 1 else values[..., at[:, None], at[None]] for at in index)
+        shifted = (values[..., at] if axes == 1 else at_both(values, at) for at in index)
         return functools.reduce(torch.add, shifted) / len(index)
+
+    def at_both(values: Tensor, at: Tensor) -> Tensor:
+        return values[..., at[:, None], at[None]] if m.pairs else values[..., at]
 
     m = with_outside(m)
     axes = 2 if m.pairs else 1
     index = index.to(m.nngp.device)
-    return m.replace(
+    after = m.replace(
         nngp=mean(m.nngp, axes),
         gap=mean(m.gap, axes),
         tangent=mean(m.tangent, axes),
         v1=mean(m.v1, 1),
         v2=mean(m.v2, 1),
-        opposition=None,
+        deviation=None,
     )
+    if m.deviation is None:
+        return after
+    parts = [
+        (
+            at_both(m.nngp, at),
+            m.along_rows(root(m.v1)[..., at]),
+            m.along_columns(root(m.v2)[..., at]),
+            at_both(m.deviation, at),
+        )
+        for at in index
+    ]
+    total = [scale * len(index) for scale in (after.nngp, after.rows, after.columns)]
+    return after.replace(deviation=after_sum(parts, *total) / len(index))
 
 
 def offsets(

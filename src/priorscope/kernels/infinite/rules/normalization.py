@@ -95,7 +95,7 @@ def _normalized(m: Moments, axes: str, eps: float) -> Moments:
         tangent=m.tangent / safe,
         v1=m.v1 / torch.where(s1 > 0, s1, 1.0).square(),
         v2=m.v2 / torch.where(s2 > 0, s2, 1.0).square(),
-        opposition=None if m.opposition is None or axes == "all" or eps > 0 else m.opposition / safe,
+        deviation=None if m.deviation is None else m.deviation / safe,
     )
 
 

@@ -111,7 +111,7 @@ def mapped(m: Moments, matrix: Tensor) -> Moments:
     unequal = (weight[:, None] - weight[None]) * (mean1 - mean2) / 2
     gap = (both(m.gap) - (inner1 + inner2) / 2 + unequal).clamp_min(0)
     v1, v2 = equal(first.nngp), equal(second.nngp)
-    return m.replace(nngp=both(m.nngp), tangent=both(m.tangent), v1=v1, v2=v2, gap=gap, opposition=None)
+    return m.replace(nngp=both(m.nngp), tangent=both(m.tangent), v1=v1, v2=v2, gap=gap, deviation=None)
 
 
 def with_positions_of_shape(m: Moments) -> Moments:
@@ -126,7 +126,7 @@ def with_positions_of_shape(m: Moments) -> Moments:
     return m.replace(**pairs, v1=m.v1[..., 0], v2=m.v2[..., 0], pairs=False, own=None)
 
 
-FIELDS = ("nngp", "gap", "tangent", "opposition", "v1", "v2")
+FIELDS = ("nngp", "gap", "tangent", "deviation", "v1", "v2")
 
 
 def _mapped_field(m: Moments, name: str, function: Callable[[Tensor], Tensor]) -> Any:

@@ -93,7 +93,7 @@ def _through_time(layer: nn.RNN, name: str, m: Moments, entry: Dual, init: Law) 
         tangent=tangent,
         v1=own1,
         v2=own2,
-        opposition=None,
+        deviation=None,
         own=None,
         layers=frozenset(init.name(_part(layer, f"{kind}_{name}", init)) for kind in ("ih", "hh")),
         gaussian=False,
@@ -146,7 +146,7 @@ def _expected(entry: Dual, k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor) -> tu
         k, gap, v1, v2 = k.reshape(size), gap.reshape(size), v1.reshape(-1, 1), v2.reshape(1, -1)
     else:
         k, gap, v1, v2 = (x.expand(shape).reshape(-1) for x in (k, gap, v1, v2))
-    extra = {name: value for name, value in (("gap", gap), ("opposition", None)) if name in entry.wants}
+    extra = {name: value for name, value in (("gap", gap), ("deviation", None)) if name in entry.wants}
     full = Expectations(*entry.function(k, v1, v2, **extra))
     after = None if full.gap is None else full.gap.reshape(shape)
     return full.nngp.reshape(shape), full.derivative.reshape(shape), after
@@ -168,7 +168,7 @@ def _flipped(m: Moments) -> Moments:
 
     axes = 2 if m.pairs else 1
     changed = {name: flip(getattr(m, name), axes) for name in ("nngp", "gap", "tangent")}
-    return m.replace(**changed, v1=flip(m.v1, 1), v2=flip(m.v2, 1), opposition=None, own=None)
+    return m.replace(**changed, v1=flip(m.v1, 1), v2=flip(m.v2, 1), deviation=None, own=None)
 
 
 def _side_by_side(a: Moments, b: Moments) -> Moments:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..deviation import after_sum, root
 from ..law import Law
 from ..moments import Moments, Refused, with_outside
 from ..registry import rule
@@ -116,10 +117,15 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
     whose = torch.arange(1, coordinates + 1, dtype=torch.float64).view(-1, *(1 for _ in m.positions[m.channel :]))
 
     def moved(numbers: Tensor) -> Tensor:
-        out = function(numbers.expand(points, *m.shape).clone())
+        # Each point has numbers of its own, so that it shows where points change places; 0 is what padding adds.
+        offsets = torch.arange(points, dtype=torch.float64) * (size + coordinates)
+        out = function(numbers + offsets.view(-1, *(1 for _ in m.shape)).expand(points, *m.shape))
         if out.shape[:1] != (points,):
             raise MIXES
-        return out[0]
+        first = out[0]
+        if not bool((out == torch.where(first == 0, 0.0, first + offsets.view(-1, *(1 for _ in first.shape)))).all()):
+            raise MIXES
+        return first
 
     place, channel = moved(here), moved(whose)
     if not bool((moved(here + torch.zeros(m.shape)) == place).all()):
@@ -182,7 +188,7 @@ def _split(m: Moments, groups: int) -> Moments:
     after = m.replace(
         v1=m.v1.repeat_interleave(groups, -1),
         v2=m.v2.repeat_interleave(groups, -1),
-        opposition=None,
+        deviation=None,
         own=None,
     )
     if not m.pairs:
@@ -210,7 +216,7 @@ def _merged(m: Moments, groups: int) -> Moments:
         return x.unflatten(-1, (-1, groups)).unflatten(-3, (-1, groups)).diagonal(dim1=-3, dim2=-1).mean(-1)
 
     changed = {name: joined(getattr(m, name)) for name in ("nngp", "gap", "tangent")}
-    return m.replace(**changed, v1=single(m.v1), v2=single(m.v2), opposition=None, own=None, gaussian=m.gaussian)
+    return m.replace(**changed, v1=single(m.v1), v2=single(m.v2), deviation=None, own=None, gaussian=m.gaussian)
 
 
 def _along(channel: Tensor, place: Tensor, axis: int) -> bool:
@@ -238,7 +244,7 @@ def _chosen(m: Moments, index: Tensor) -> Moments:
         nngp=at(m.nngp, axes),
         gap=at(m.gap, axes),
         tangent=at(m.tangent, axes),
-        opposition=at(m.opposition, axes),
+        deviation=at(m.deviation, axes),
         v1=at(m.v1, 1),
         v2=at(m.v2, 1),
     )
@@ -257,10 +263,21 @@ def _flat(m: Moments, shape: tuple[int, ...]) -> Moments:
         tangent=mean(m.tangent),
         v1=m.v1.mean(-1),
         v2=m.v2.mean(-1),
-        opposition=None,
+        deviation=_flat_deviation(m),
         shape=shape,
         channel=0,
         pairs=False,
         own=None,
         gaussian=False if prod(m.positions) > 1 else m.gaussian,
     )
+
+
+def _flat_deviation(m: Moments) -> Tensor | None:
+    k, deviation = m.nngp, m.deviation
+    if deviation is None:
+        return None
+    if m.pairs:
+        k, deviation = k.diagonal(dim1=-2, dim2=-1), deviation.diagonal(dim1=-2, dim2=-1)
+    rows, columns = (m.v1[:, None], m.v2[None]) if m.between else (m.v1, m.v2)
+    parts = [(k[..., p], root(rows[..., p]), root(columns[..., p]), deviation[..., p]) for p in range(k.shape[-1])]
+    return after_sum(parts, k.sum(-1), rows.sum(-1), columns.sum(-1)) / len(parts)

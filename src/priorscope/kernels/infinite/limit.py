@@ -22,7 +22,7 @@ from .check import SMALL_FAN_IN, is_uniform, mismatches
 from .explain import Explanation
 from .law import Law
 from .moments import Moments
-from .propagate import Step, propagate
+from .propagate import Step, before_pairs, propagate
 from .registry import FALLBACKS, is_leaf
 from .start import Data, data_of
 
@@ -33,7 +33,7 @@ ENTRIES_AT_ONCE = 2**18
 
 
 SMALL = 2**16
-"""Entries, times positions, below which the plain path is as fast as starting the compiled one."""
+"""Entries, times positions or pairs of positions, below which the plain path is as fast as starting the compiled one."""
 
 
 def infinite_width(
@@ -155,8 +155,7 @@ class Limit:
         if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.is_floating_point():
             self._path = "plain torch: several inputs, or integers"
             return None
-        sizes = [math.prod(node.shape[2:]) for node in graph.needed() if isinstance(node.shape, tuple)]
-        if len(a) * len(b) * max(sizes, default=1) < SMALL:
+        if len(a) * len(b) * _entries(graph) < SMALL:
             self._path = "plain torch: too little work for compiled loops"
             return None
         # Here, because importing the compiler takes as long as importing torch does.
@@ -256,6 +255,17 @@ class LimitKernel(Kernel):
     def explain(self) -> Explanation:
         """What was done at each node in the last call."""
         return self.limit.explain()
+
+
+def _entries(graph: Graph) -> int:
+    """The largest number of entries that moments of one pair of points have: positions, or pairs of positions."""
+    with_pairs = before_pairs(graph)
+    found = [
+        math.prod(node.shape[2:]) ** (2 if node.index in with_pairs else 1)
+        for node in graph.needed()
+        if isinstance(node.shape, tuple)
+    ]
+    return max(found, default=1)
 
 
 def _points(x: Inputs) -> Inputs:

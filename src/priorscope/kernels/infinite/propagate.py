@@ -52,19 +52,19 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     _refuse_reuse(graph)
     values: dict[int, Any] = {}
     steps: list[Step] = []
-    before_pairs = _before_pairs(graph)
+    in_front = before_pairs(graph)
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
     fused, inside = fuse(graph)
     for node in graph.needed():
         if node.index in inside:
             continue
         if node.kind == "input":
-            values[node.index] = dataclasses.replace(start[inputs.index(node.index)], pairs=node.index in before_pairs)
+            values[node.index] = dataclasses.replace(start[inputs.index(node.index)], pairs=node.index in in_front)
         elif not node.data:
             values[node.index] = node
         else:
             value = _apply(node, law, values, steps, fused.get(node.index))
-            values[node.index] = value if node.index in before_pairs else _per_position(value)
+            values[node.index] = value if node.index in in_front else _per_position(value)
     output = graph.output
     if not isinstance(output, Ref):
         cause = f"is a {type(output).__name__}, of which no part was chosen"
@@ -78,7 +78,7 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     return result, steps
 
 
-def _before_pairs(graph: Graph) -> set[int]:
+def before_pairs(graph: Graph) -> set[int]:
     """The nodes that a node depends on which needs all pairs of positions."""
     found: set[int] = set()
     for node in reversed(list(graph.needed())):
@@ -139,7 +139,7 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fuse
             return args[0]  # a constant, of the dtype and device of the data
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
         if not node.parameters and inputs and all(isinstance(value, Data) for value in inputs):
-            return _of_data(node, args, kwargs)
+            return of_data(node, args, kwargs)
         if entry is None:
             raise NoRuleError(_without_rule(node), "no infinite-width rule", _remedy(node))
         if node.kind == "module" and kwargs:
@@ -149,7 +149,7 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fuse
         raise NoRuleError(node.place, refused.cause, refused.remedy) from None
     if not isinstance(result, (Moments, Data, Scores, tuple)):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
-    steps.append(_step(node, entry, law, error, any(_is_input(value) for value in inputs)))
+    steps.append(step(node, entry, law, error, any(_is_input(value) for value in inputs)))
     return result
 
 
@@ -161,7 +161,7 @@ def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) ->
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     entry = fused_entry(fused)
     result, error = _ruled(entry, node, law, (value,), {})
-    steps.append(_step(node, entry, law, error, _is_input(value)))
+    steps.append(step(node, entry, law, error, _is_input(value)))
     return result
 
 
@@ -210,7 +210,7 @@ def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> t
     return _pointwise(entry, function, *_bind(entry, node, args, kwargs), law.is_standard)
 
 
-def _of_data(node: Node, args: Any, kwargs: Any) -> Any:
+def of_data(node: Node, args: Any, kwargs: Any) -> Any:
     """What the module does to the data before any random layer, done to them."""
     data = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Data)]
     points = next(ref.node.shape for ref in node.refs if ref.node.data)
@@ -300,7 +300,7 @@ def _pointwise(
     return through(m, end, derivative, function, settings, standard), error
 
 
-def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:
+def step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:
     layer: Any = None
     variances: tuple[float | None, float | None] = (None, None)
     rates: tuple[float, ...] = ()

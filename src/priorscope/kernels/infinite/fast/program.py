@@ -7,8 +7,9 @@ the rules then do the work, or raise.
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -17,7 +18,7 @@ from ....network.initialization import number
 from ....network.watching import Graph, Node, Ref
 from ..duals.piecewise import absolute_value, leaky_relu, relu
 from ..law import Law
-from ..propagate import Step, _before_pairs, _of_data, _step
+from ..propagate import Step, before_pairs, of_data, step
 from ..registry import Dual, Rule, find
 from ..rules.arithmetic import sum_of_branches
 from ..rules.convolution import convolution, offsets
@@ -36,24 +37,35 @@ class Uncovered(Exception):  # noqa: N818 (the reason, in words for `explain`)
     """Why the fast path steps aside."""
 
 
+class Taps(NamedTuple):
+    """Patches that keep the positions: (first offset, distance, number) of what is summed, by axis."""
+
+    rows: tuple[int, int, int]
+    columns: tuple[int, int, int]
+    circular: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Patches:
     """A convolution's geometry: `index` as `rules.convolution.offsets` gives it; `rows`, `across` (of the output's rows
     and columns), `padded` (the columns with what surrounds them) by axis; steps: (kernel, stride, dilation, left pad,
-    output width) along a row; near: "zeros" or "circular" of the common 3 × 3 patches that keep the positions."""
+    output width) along a row; width: columns of what it reads; taps: where the positions stay."""
 
     index: Any
     rows: Any
     across: Any
     padded: Any
     steps: tuple[int, int, int, int, int]
-    near: str | None
+    width: int
+    taps: Taps | None
 
 
 @dataclass(eq=False)
 class Instruction:
     """kind: "start", "dense", "sums" (both with φ after it, where `pieces` is there), "bend", "pool", "flat",
-    "same positions" or "add". law: σ_w², σ_b², c_w·fan_in, c_b. width: columns of the input's positions."""
+    "same positions" or "add". law: σ_w², σ_b², c_w·fan_in, c_b. grid: rows and columns of the output's positions.
+    windows: of pooling, the positions in each; windows_of_rows, windows_of_columns: where each position is in one at
+    most, the number of the window that a row, and a column, is in (−1: none)."""
 
     kind: str
     inputs: tuple[int, ...]
@@ -61,11 +73,16 @@ class Instruction:
     law: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     pieces: Pieces | None = None
     patches: Patches | None = None
-    width: int = 1
+    grid: tuple[int, int] = (1, 1)
     windows: Any | None = None
+    windows_of_rows: Any | None = None
+    windows_of_columns: Any | None = None
     scale: float = 1.0
-    positions: int = 1
     pairs: bool = False
+
+    @property
+    def positions(self) -> int:
+        return prod(self.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +132,12 @@ class _Compiler:
         self.registers = 0
 
     def program(self) -> Program:
-        before_pairs = _before_pairs(self.graph)
+        in_front = before_pairs(self.graph)
         seen: set[str] = set()
         for node in self.graph.needed():
             if node.kind == "input":
                 self.values[node.index] = Data(
-                    self.start.x1, self.start.x2, self.start.gram, node.index in before_pairs
+                    self.start.x1, self.start.x2, self.start.gram, node.index in in_front
                 )
                 continue
             if not node.data:
@@ -130,11 +147,11 @@ class _Compiler:
                 raise Uncovered("weights are used more than once")
             seen |= node.parameters
             value = self.node(node)
-            if node.index not in before_pairs:
+            if node.index not in in_front:
                 if isinstance(value, Data):
                     value = Data(value.x1, value.x2, value.gram, False)
                 elif value.pairs:
-                    value = self.add("same positions", value, positions=prod(value.positions), pairs=False)
+                    value = self.add("same positions", value, pairs=False)
             self.values[node.index] = value
         output = self.graph.output
         end = self.values.get(output.node.index) if isinstance(output, Ref) and not output.part else None
@@ -153,11 +170,11 @@ class _Compiler:
         )
         inputs = [self.values[ref.node.index] for ref in node.refs if ref.node.data]
         if len(inputs) == 1 and isinstance(inputs[0], Data) and not node.parameters:
-            return _of_data(node, args, kwargs)
+            return of_data(node, args, kwargs)
         value = self.ruled(node, entry, args, kwargs)
         if value is None:
             raise Uncovered(f"{node.place} is not among its operations")
-        self.steps.append(_step(node, entry, self.law, 0.0, any(isinstance(v, Data) for v in inputs)))  # type: ignore[arg-type]
+        self.steps.append(step(node, entry, self.law, 0.0, any(isinstance(v, Data) for v in inputs)))  # type: ignore[arg-type]
         return value
 
     def ruled(self, node: Node, entry: Rule | Dual | None, args: Any, kwargs: Any) -> Value | None:
@@ -192,7 +209,7 @@ class _Compiler:
         first = values[0]
         self.registers += 1
         pairs = what.get("pairs", first.pairs)
-        what = {"positions": prod(first.positions), **what, "pairs": pairs}
+        what = {"grid": _grid(first.positions), **what, "pairs": pairs}
         self.instructions.append(Instruction(kind, tuple(v.register for v in values), self.registers, **what))
         return Value(self.registers, first.shape, pairs, first.gaussian, first.mean_zero, first.layers)
 
@@ -207,7 +224,7 @@ class _Compiler:
         self.data = Data(x1, x2, data.gram, data.pairs)
         pairs = data.pairs and self.has_positions
         self.registers += 1
-        start = Instruction("start", (), self.registers, positions=prod(data.shape[1:]), pairs=pairs)
+        start = Instruction("start", (), self.registers, grid=_grid(data.shape[1:]), pairs=pairs)
         self.instructions.append(start)
         return Value(self.registers, data.shape, pairs, False, False)
 
@@ -242,7 +259,7 @@ class _Compiler:
         before = tuple(value.shape[1:])
         patches, after = _patches(layer, before)
         start, law = self.random(node, value, 0)
-        made = self.add("sums", start, law=law, patches=patches, width=before[-1], positions=prod(after))
+        made = self.add("sums", start, law=law, patches=patches, grid=_grid(after))
         return self.gaussian(made, node, layer.out_channels, after)
 
     def bend(self, node: Node, entry: Dual, args: Any, kwargs: Any) -> Value:
@@ -288,7 +305,9 @@ class _Compiler:
         if not value.positions:
             return value
         one = prod(value.positions) == 1
-        made = self.add("flat", value, positions=1)
+        rows, columns = _grid(value.positions)
+        all_in_one = {"windows_of_rows": np.zeros(rows, int), "windows_of_columns": np.zeros(columns, int)}
+        made = self.add("flat", value, grid=(1, 1), scale=1 / (rows * columns), **all_in_one)
         return Value(made.register, (prod(value.shape),), False, one and value.gaussian, value.mean_zero, value.layers)
 
     def pooled(self, value: Value, function: Any) -> Value:
@@ -304,7 +323,8 @@ class _Compiler:
         if bool((counts != counts[0]).any()) or bool((matrix[chosen] != scale).any()):
             raise Uncovered("pooling whose windows have unequal weights")
         windows = chosen.nonzero()[:, 1].reshape(len(matrix), -1).numpy()
-        made = self.add("pool", value, windows=windows, scale=scale, positions=len(matrix))
+        by_axis = _by_axis(chosen, _grid(value.positions), _grid(positions))
+        made = self.add("pool", value, windows=windows, scale=scale, grid=_grid(positions), **by_axis)
         return Value(made.register, (value.shape[0], *positions), True, value.gaussian, value.mean_zero, value.layers)
 
     def mean(self, node: Node, value: Value, dim: Any = None, keepdim: bool = False, **other: Any) -> Value:
@@ -323,6 +343,24 @@ def _rows(x: Tensor, channel: int) -> Tensor:
     return x if x.ndim == 2 else x.movedim(channel + 1, 1).flatten(2).contiguous()
 
 
+def _grid(positions: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns; one row of what has one axis only."""
+    return (1, *positions) if len(positions) == 1 else positions or (1, 1)  # type: ignore[return-value]
+
+
+def _by_axis(chosen: Tensor, before: tuple[int, int], after: tuple[int, int]) -> dict[str, Any]:
+    """The windows of rows and of columns, where windows do not overlap and are made of both."""
+    if bool((chosen.sum(0) > 1).any()):
+        return {}
+    found = torch.where(chosen.any(0), chosen.int().argmax(0), -1).reshape(before)
+    rows = torch.where(found.amax(1) < 0, -1, found.amax(1) // after[1])
+    columns = torch.where(found.amax(0) < 0, -1, found.amax(0) % after[1])
+    both = torch.where((rows[:, None] < 0) | (columns < 0), -1, rows[:, None] * after[1] + columns)
+    if not torch.equal(both, found):
+        return {}
+    return {"windows_of_rows": rows.numpy(), "windows_of_columns": columns.numpy()}
+
+
 def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int, ...]]:
     pads = tuple(layer._reversed_padding_repeated_twice)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -336,7 +374,12 @@ def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int
     if len(positions) == 2:
         rows, _ = offsets(positions[:1], kernel[:1], stride[:1], dilation[:1], pads[2:], mode)
     steps = (kernel[-1], stride[-1], dilation[-1], pads[0], after[-1])
-    common = kernel == (3, 3) and stride == dilation == (1, 1) and pads == (1, 1, 1, 1) and min(positions) > 1
-    near = layer.padding_mode if common else None
     maps = index.numpy(), rows.numpy(), across.numpy(), padded[0].numpy()
-    return Patches(*maps, steps, near), after
+    taps = None
+    if after == positions and set(stride) == {1}:
+        axes = [
+            (-pad, apart, count)
+            for pad, apart, count in zip(reversed(pads[::2]), dilation, kernel, strict=True)
+        ]
+        taps = Taps(axes[0] if len(axes) == 2 else (0, 1, 1), axes[-1], mode == "circular")
+    return Patches(*maps, steps, positions[-1], taps), after

@@ -43,13 +43,14 @@ def attempt(graph: Graph, law: Law, data: Data) -> Made:
     Raises:
         Uncovered: with the reason; nothing was computed then.
     """
-    given = [data.x1] if data.x2 is None else [data.x1, data.x2]
+    given = [data.x1] if data.x2 is None or data.gram else [data.x1, data.x2]
     dtype = data.x1.dtype
     if any(x.device.type != "cpu" for x in given):
         raise Uncovered("the data are not on the CPU")
     if dtype not in (torch.float32, torch.float64) or any(x.dtype != dtype for x in given):
         raise Uncovered("the data are neither float32 nor float64")
-    if not all(bool(torch.isfinite(x).all()) for x in given):
+    # A finite sum is finite in all its terms, and takes one pass.
+    if not all(bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all()) for x in given):
         raise Uncovered("the data are not finite")
     program = compiled(graph, law, Data(data.x1.detach(), given[-1].detach(), data.gram))
     count = torch.get_num_threads()
@@ -98,7 +99,9 @@ class _Pairs:
             side1, side2 = (Variances.of_images(self.program, x) for x in (self.a, self.b))
         n1, n2 = len(self.a), len(self.b)
         nngp, ntk = np.empty((n1, n2), self.dtype), np.empty((n1, n2), self.dtype)
-        sides = [(_Side(stage, side1, self.dtype), _Side(stage, side2, self.dtype)) for stage in self.plan.stages]
+        first = [_Side(stage, side1, self.a) for stage in self.plan.stages]
+        second = first if self.gram else [_Side(stage, side2, self.b) for stage in self.plan.stages]
+        sides = list(zip(first, second, strict=True))
 
         def batch(I: Any, J: Any) -> None:  # noqa: E741
             k, t = self.through(I, J, side1, side2, sides)
@@ -159,13 +162,12 @@ class _Pairs:
                     if instructions[index].kind != "pool":
                         side1.step(index, instructions[index], (own * own).mean(1))
             if isinstance(stage, Stretch):
-                first, second = (_Side(stage, side1, self.dtype),) * 2 if own is not None else sides[number]
-                a, b = (self.a, self.b) if own is None else (own, own)
+                first, second = (_Side(stage, side1, own),) * 2 if own is not None else sides[number]
                 form = np.array(stage.form)
                 form[6] = own is not None
                 fixed = stage.codes, stage.laws.astype(self.dtype), stage.pieces.astype(self.dtype)
                 of_points = first.before, second.before, first.around, second.around
-                RUN[self.dtype](I, J, a, b, store, scratch, sums, *fixed, *of_points, form, stage.windows)
+                RUN[self.dtype](I, J, first.data, second.data, store, scratch, sums, *fixed, *of_points, form, stage.windows)
                 made = stage.saved
                 if stage.pooled is not None and instructions[stage.pooled].kind == "pool":
                     one = instructions[stage.pooled]
@@ -245,12 +247,15 @@ class _Pairs:
 
 
 class _Side:
-    """What a stretch needs of the points of one side: √v in front of each φ, and the variances around its sums."""
+    """What a stretch needs of the points of one side: the data, √v in front of each φ, the variances around its sums;
+    where only equal positions count, with borders as its blocks have them."""
 
-    def __init__(self, stage: Stretch | Between, side: Variances, dtype: Any):
+    def __init__(self, stage: Stretch | Between, side: Variances, x: Any):
         if isinstance(stage, Stretch):
-            self.before = _stacked([side.before[number] for number in stage.acts], dtype)
-            self.around = _stacked([side.values[register] for register in stage.around], dtype)
+            self.data = x if stage.pairs else stage.bordered(x)
+            before = _stacked([side.before[number] for number in stage.acts], x.dtype)
+            self.before = before if stage.pairs or not stage.acts else stage.bordered(before)
+            self.around = _stacked([side.values[register] for register in stage.around], x.dtype)
 
 
 def _stacked(values: list[Any], dtype: Any) -> Any:

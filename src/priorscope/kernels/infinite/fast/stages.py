@@ -61,6 +61,17 @@ class Stretch:
     scratch: int = 0
     sums: int = 0
 
+    def bordered(self, values: Any) -> Any:
+        """Values (..., P) of one image, flat, with zeros around it; anything, where this stretch does not read it."""
+        height, width = self.grid
+        if values.shape[-1] != height * width:
+            return values
+        tall, wide = self.form[2:4]
+        grid = values.reshape(*values.shape[:-1], height, width)
+        around = [(0, 0)] * (values.ndim - 1)
+        flat = np.pad(grid, [*around, (tall, tall), (wide, wide)]).reshape(*values.shape[:-1], -1)
+        return np.pad(flat, [*around, (0, MARGIN)])
+
 
 @dataclass(frozen=True, eq=False)
 class Between:
@@ -223,12 +234,13 @@ class _Planner:
             pool = self.instructions[stretch.pooled]
             stretch.windows[0, :height], stretch.windows[1, :width] = pool.windows_of_rows, pool.windows_of_columns
             many, windows = int(stretch.windows[1].max()) + 1, pool.positions
+        by_two = many > 0 and width == 2 * many and bool((stretch.windows[1, :width] == np.arange(width) // 2).all())
         inner = width + 2 * wide
         block = inner * inner if stretch.pairs else inner
         stretch.scratch = 3 * count * ((height + 2 * tall) * block + MARGIN)
         stretch.sums = 3 * windows * windows
         flags = int(stretch.pairs), int(bool(stretch.circular))
-        stretch.form = (height, width, tall, wide, *flags, 0, count, many, windows)
+        stretch.form = (height, width, tall, wide, *flags, 0, count, many, windows, int(by_two))
 
 
 def _reach(taps: tuple[int, int, int]) -> int:

@@ -44,17 +44,21 @@ def _made(dtype: Any) -> Any:
                     out[q] += factor * a[q]
 
     @compiled()
-    def plus(out, source, at, apart, taps, factor, size):  # type: ignore[no-untyped-def]
-        """As `total`, added to `out`."""
+    def total_of_both(out, t, k, at, apart, taps, law, size):  # type: ignore[no-untyped-def]
+        """out[q] = σ_w²·(sum of t, as in `total`) + c_w·(the same of k) + c_b."""
+        w, cw, cb = law[0], law[2], law[3]
         if taps == 3:
-            a, b, c = source[at:], source[at + apart :], source[at + 2 * apart :]
+            a, b, c = t[at:], t[at + apart :], t[at + 2 * apart :]
+            d, e, f = k[at:], k[at + apart :], k[at + 2 * apart :]
             for q in range(size):
-                out[q] += factor * (a[q] + b[q] + c[q])
+                out[q] = w * (a[q] + b[q] + c[q]) + (cw * (d[q] + e[q] + f[q]) + cb)
         else:
+            for q in range(size):
+                out[q] = cb
             for d in range(taps):
-                a = source[at + d * apart :]
+                a, b = t[at + d * apart :], k[at + d * apart :]
                 for q in range(size):
-                    out[q] += factor * a[q]
+                    out[q] += w * a[q] + cw * b[q]
 
     @compiled()
     def affine(k, g, t, k1, g1, t1, law, size):  # type: ignore[no-untyped-def]
@@ -82,32 +86,59 @@ def _made(dtype: Any) -> Any:
                 k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1[q], r2[q], mixed, jump, slope, at_zero, False)
 
     @compiled()
-    def begin(k, g, a, b, y, z, width, inner, pairs):  # type: ignore[no-untyped-def]
-        """The data's own moments in one block: K = mean over channels of x x', the gap from the difference itself."""
+    def begin_same(k, g, a, b, at, size):  # type: ignore[no-untyped-def]
+        """The data's own moments at equal positions: K = mean over channels of x x', the gap from the difference."""
+        channels = a.shape[0]
+        scale = one / dtype(channels)
+        row, other = k[at : at + size], g[at : at + size]
+        if channels == 3:
+            a0, a1, a2 = a[0, at : at + size], a[1, at : at + size], a[2, at : at + size]
+            b0, b1, b2 = b[0, at : at + size], b[1, at : at + size], b[2, at : at + size]
+            for q in range(size):
+                row[q] = scale * (a0[q] * b0[q] + a1[q] * b1[q] + a2[q] * b2[q])
+            for q in range(size):
+                d0, d1, d2 = a0[q] - b0[q], a1[q] - b1[q], a2[q] - b2[q]
+                other[q] = half * scale * (d0 * d0 + d1 * d1 + d2 * d2)
+            return
+        for q in range(size):
+            row[q] = zero
+            other[q] = zero
+        for c in range(channels):
+            values, line = a[c, at : at + size], b[c, at : at + size]
+            for q in range(size):
+                row[q] += scale * (values[q] * line[q])
+            for q in range(size):
+                difference = values[q] - line[q]
+                other[q] += half * scale * (difference * difference)
+
+    @compiled()
+    def begin_all(k, g, a, b, y, z, width, inner):  # type: ignore[no-untyped-def]
+        """As `begin_same`, one block of all pairs of columns."""
         channels, reach = a.shape[0], (inner - width) // 2
         scale = one / dtype(channels)
-        for x in range(width if pairs else 1):
-            at = (reach + x) * inner + reach if pairs else reach
+        for x in range(width):
+            at, p = (reach + x) * inner + reach, y * width + x
             row, other = k[at : at + width], g[at : at + width]
+            if channels == 3:
+                v0, v1, v2 = a[0, p], a[1, p], a[2, p]
+                b0, b1 = b[0, z * width : (z + 1) * width], b[1, z * width : (z + 1) * width]
+                b2 = b[2, z * width : (z + 1) * width]
+                for q in range(width):
+                    row[q] = scale * (v0 * b0[q] + v1 * b1[q] + v2 * b2[q])
+                for q in range(width):
+                    d0, d1, d2 = v0 - b0[q], v1 - b1[q], v2 - b2[q]
+                    other[q] = half * scale * (d0 * d0 + d1 * d1 + d2 * d2)
+                continue
             for q in range(width):
                 row[q] = zero
                 other[q] = zero
             for c in range(channels):
-                line = b[c, z * width : (z + 1) * width]
-                if pairs:
-                    value = a[c, y * width + x]
-                    for q in range(width):
-                        row[q] += scale * (value * line[q])
-                    for q in range(width):
-                        difference = value - line[q]
-                        other[q] += half * scale * (difference * difference)
-                else:
-                    values = a[c, y * width : (y + 1) * width]
-                    for q in range(width):
-                        row[q] += scale * (values[q] * line[q])
-                    for q in range(width):
-                        difference = values[q] - line[q]
-                        other[q] += half * scale * (difference * difference)
+                value, line = a[c, p], b[c, z * width : (z + 1) * width]
+                for q in range(width):
+                    row[q] += scale * (value * line[q])
+                for q in range(width):
+                    difference = value - line[q]
+                    other[q] += half * scale * (difference * difference)
 
     @compiled()
     def load(target, source, y, z, width, positions, inner, pairs):  # type: ignore[no-untyped-def]
@@ -133,70 +164,85 @@ def _made(dtype: Any) -> Any:
                     target[(z * width + q) * positions + y * width + x] = row[q]
 
     @compiled()
-    def pool(source, lines, into, y, z, width, inner, pairs, rows, columns, many, size, mirrored):  # type: ignore[no-untyped-def]
+    def whole_sum(source, line, rows, width, inner):  # type: ignore[no-untyped-def]
+        """The sum over rows of an image."""
+        reach = (inner - width) // 2
+        for q in range(width):
+            line[q] = 0.0
+        for r in range(rows):
+            row = source[r * inner + reach : r * inner + reach + width]
+            for q in range(width):
+                line[q] += row[q]
+        found = 0.0
+        for q in range(width):
+            found += line[q]
+        return found
+
+    @compiled()
+    def pool(source, lines, into, y, z, width, inner, rows, columns, many, size, by_two, mirrored):  # type: ignore[no-untyped-def]
         """Adds a block to its windows; rows, columns: the window of each (−1: none); many: windows along a row, size:
-        in all."""
+        in all; by_two: every window is two columns."""
         reach, a, b = (inner - width) // 2, rows[y], rows[z]
         if a < 0 or b < 0:
             return
         for n in range(many):
             for q in range(width):
                 lines[n, q] = 0.0
-        for x in range(width if pairs else 1):
-            at = (reach + x) * inner + reach if pairs else reach
-            n = columns[x] if pairs else 0
+        for x in range(width):
+            at = (reach + x) * inner + reach
+            n = columns[x]
             if n >= 0:
                 row, line = source[at : at + width], lines[n]
                 for q in range(width):
                     line[q] += row[q]
         for n in range(many):
-            p = a * many + n
-            if many == 1:
+            p, line = a * many + n, lines[n]
+            out = into[p * size + b * many : p * size + (b + 1) * many]
+            if by_two:
+                for q in range(many):
+                    out[q] += line[2 * q] + line[2 * q + 1]
+            elif many == 1:
                 sum0, sum1 = 0.0, 0.0
                 for q in range(0, width - 1, 2):
-                    sum0 += lines[n, q] if columns[q] >= 0 else 0.0
-                    sum1 += lines[n, q + 1] if columns[q + 1] >= 0 else 0.0
+                    sum0 += line[q] if columns[q] >= 0 else 0.0
+                    sum1 += line[q + 1] if columns[q + 1] >= 0 else 0.0
                 if width % 2 == 1:
-                    sum0 += lines[n, width - 1] if columns[width - 1] >= 0 else 0.0
-                into[p * size + b] += sum0 + sum1
-                if mirrored:
-                    into[b * size + p] += sum0 + sum1
-                continue
-            for q in range(width):
-                m = columns[q]
-                if m >= 0:
-                    into[p * size + b * many + m] += lines[n, q]
-                    if mirrored:
-                        into[(b * many + m) * size + p] += lines[n, q]
+                    sum0 += line[width - 1] if columns[width - 1] >= 0 else 0.0
+                out[0] += sum0 + sum1
+            else:
+                for q in range(width):
+                    if columns[q] >= 0:
+                        out[columns[q]] += line[q]
+            if mirrored:
+                for q in range(width):
+                    if columns[q] >= 0:
+                        into[(b * many + columns[q]) * size + p] += line[q]
 
     @compiled()
     def edges(k, g, t, v1, v2, y, z, height, width, inner, pairs, circular, inside):  # type: ignore[no-untyped-def]
         """The border of a block; of a block that is outside of one of the images (not inside), all of it."""
         reach = (inner - width) // 2
         if not pairs:
-            for q in range(inner):
-                x = q - reach
-                if inside and 0 <= x < width:
-                    continue
-                at = reach + x % width
-                k[q] = k[at] if circular and inside else zero
-                g[q] = g[at] if circular and inside else zero
-                t[q] = t[at] if circular and inside else zero
+            for q in range(reach):
+                right, from_left, from_right = reach + width + q, reach + (q - reach) % width, reach + q % width
+                k[q], g[q], t[q] = k[from_left], g[from_left], t[from_left]
+                k[right], g[right], t[right] = k[from_right], g[from_right], t[from_right]
             return
         in1, in2 = 0 <= y < height, 0 <= z < height
         for x in range(-reach, width + reach):
             row = (x + reach) * inner
             here = in1 and 0 <= x < width
             if inside and 0 <= x < width:
+                value = half * v1[y * width + x]
                 for q in range(reach):
                     left, right = row + q, row + reach + width + q
-                    from_left, from_right = row + reach + (q - reach) % width, row + reach + q % width
-                    k[left] = k[from_left] if circular else zero
-                    t[left] = t[from_left] if circular else zero
-                    g[left] = g[from_left] if circular else half * v1[y * width + x]
-                    k[right] = k[from_right] if circular else zero
-                    t[right] = t[from_right] if circular else zero
-                    g[right] = g[from_right] if circular else half * v1[y * width + x]
+                    if circular:
+                        from_left, from_right = row + reach + (q - reach) % width, row + reach + q % width
+                        k[left], g[left], t[left] = k[from_left], g[from_left], t[from_left]
+                        k[right], g[right], t[right] = k[from_right], g[from_right], t[from_right]
+                    else:
+                        k[left], g[left], t[left] = zero, value, zero
+                        k[right], g[right], t[right] = zero, value, zero
             elif not circular:
                 value = half * v1[y * width + x] if here else zero
                 for q in range(inner):
@@ -216,28 +262,37 @@ def _made(dtype: Any) -> Any:
                     t[row + q] = t[source + q]
 
     @compiled()
-    def roots(r1, r2, s1, s2, y, z, width, inner, pairs):  # type: ignore[no-untyped-def]
+    def frame(k, g, t, rows, tall, block, reach):  # type: ignore[no-untyped-def]
+        """Zeros around an image, at equal positions."""
+        for q in range(tall * block):
+            k[q], g[q], t[q] = zero, zero, zero
+        end = (tall + rows) * block
+        for q in range(end, end + tall * block):
+            k[q], g[q], t[q] = zero, zero, zero
+        for r in range(tall, tall + rows):
+            for q in range(r * block, r * block + reach):
+                k[q], g[q], t[q] = zero, zero, zero
+            for q in range((r + 1) * block - reach, (r + 1) * block):
+                k[q], g[q], t[q] = zero, zero, zero
+
+    @compiled()
+    def roots(r1, r2, s1, s2, y, z, width, inner):  # type: ignore[no-untyped-def]
         """√v of the block's first and second positions; 0 at its border stays."""
         reach = (inner - width) // 2
         line = s2[z * width : (z + 1) * width]
-        for x in range(width if pairs else 1):
-            at = (reach + x) * inner + reach if pairs else reach
-            first, second = r1[at : at + width], r2[at : at + width]
-            if pairs:
-                value = s1[y * width + x]
-                for q in range(width):
-                    first[q] = value
-            else:
-                values = s1[y * width : (y + 1) * width]
-                for q in range(width):
-                    first[q] = values[q]
+        for x in range(width):
+            at = (reach + x) * inner + reach
+            first, second, value = r1[at : at + width], r2[at : at + width], s1[y * width + x]
+            for q in range(width):
+                first[q] = value
             for q in range(width):
                 second[q] = line[q]
 
     @compiled()
     def run(I, J, a, b, store, scratch, sums, codes, laws, pieces, before1, before2, around1, around2, form, windows):  # type: ignore[no-untyped-def] # noqa: E741
         """All pairs of points (I, J). form: height, width, reach (rows, columns), pairs, circular, own (each point with
-        itself: a diagonal and its mirror image are one), slots, many (windows along a row), windows in all."""
+        itself: a diagonal and its mirror image are one), slots, many (windows along a row), windows in all, whether each
+        is two columns. Where only equal positions count, a, b, before1 and before2 have borders as the blocks do."""
         height, width, tall, reach = form[0], form[1], form[2], form[3]
         pairs, circular, own, slots, many = form[4] > 0, form[5] > 0, form[6] > 0, form[7], form[8]
         positions, inner = height * width, width + 2 * reach
@@ -285,12 +340,11 @@ def _made(dtype: Any) -> Any:
                             total(sg, g1, at + up, high, taps, one, zero, even_size)
                             total(st, t1, at + up, high, taps, one, zero, even_size)
                             start, to = (reach + left) * aside, at + reach * aside
-                            w, bias, cw, cb = laws[step, 0], laws[step, 1], laws[step, 2], laws[step, 3]
+                            w, bias = laws[step, 0], laws[step, 1]
                             some = min((size - 2 * reach * aside + 31) // 32 * 32, long - 2 * reach * aside)
                             total(k[to:], sk, start, wide, steps, w, bias, some)
                             total(g[to:], sg, start, wide, steps, w, zero, some)
-                            total(t[to:], st, start, wide, steps, w, cb, some)
-                            plus(t[to:], sk, start, wide, steps, cw, some)
+                            total_of_both(t[to:], st, sk, start, wide, steps, laws[step], some)
                         elif kind == DENSE:
                             k1, g1, t1 = registers[3 * one_], registers[3 * one_ + 1], registers[3 * one_ + 2]
                             affine(k[at:], g[at:], t[at:], k1[at:], g1[at:], t1[at:], laws[step], size)
@@ -302,12 +356,20 @@ def _made(dtype: Any) -> Any:
                                     registers[3 * two + c, at:],
                                     size,
                                 )
+                        elif kind == START and not pairs:
+                            begin_same(k, g, a[i], b[j], at, size)
+                            for q in range(at, at + size):
+                                t[q] = zero
+                        elif kind == POOL and not pairs:
+                            for c in range(3):
+                                sums[c] += whole_sum(registers[3 * one_ + c, at:], lines[0], many_blocks, width, inner)
                         else:
                             for r in range(n, n + many_blocks):
                                 y, cell = low + r, (tall + r) * block
-                                z = (y + shift) % height
+                                z = y + shift
+                                z = z - height if z >= height else z
                                 if kind == START:
-                                    begin(k[cell:], g[cell:], a[i], b[j], y, z, width, inner, pairs)
+                                    begin_all(k[cell:], g[cell:], a[i], b[j], y, z, width, inner)
                                     for q in range(cell, cell + block):
                                         t[q] = zero
                                 elif kind == POOL:
@@ -320,11 +382,11 @@ def _made(dtype: Any) -> Any:
                                             z,
                                             width,
                                             inner,
-                                            pairs,
                                             windows[0],
                                             windows[1],
                                             many,
                                             form[9],
+                                            form[10] > 0,
                                             mirrored,
                                         )
                                 else:
@@ -354,24 +416,25 @@ def _made(dtype: Any) -> Any:
                                                 pairs,
                                                 mirrored,
                                             )
-                        if act >= 0:
+                        if act < 0:
+                            continue
+                        # Sums never overwrite what they read, the others do.
+                        several = even_size if kind == SUMS else size
+                        if pairs:
                             for r in range(many_blocks):
                                 y = low + n + r
-                                z = (y + shift) % height
-                                roots(
-                                    r1[r * block :],
-                                    r2[r * block :],
-                                    before1[act, i],
-                                    before2[act, j],
-                                    y,
-                                    z,
-                                    width,
-                                    inner,
-                                    pairs,
-                                )
-                            # Sums never overwrite what they read, the others do.
-                            bend(k[at:], g[at:], t[at:], r1, r2, pieces[step], even_size if kind == SUMS else size)
+                                z = y + shift
+                                z = z - height if z >= height else z
+                                first1, second2 = r1[r * block :], r2[r * block :]
+                                roots(first1, second2, before1[act, i], before2[act, j], y, z, width, inner)
+                            bend(k[at:], g[at:], t[at:], r1, r2, pieces[step], several)
+                        else:
+                            s1, s2 = before1[act, i, at:], before2[act, j, at:]
+                            bend(k[at:], g[at:], t[at:], s1, s2, pieces[step], several)
                     if around < 0:
+                        continue
+                    if not pairs and not circular:
+                        frame(k, g, t, rows, tall, block, reach)
                         continue
                     v1, v2 = around1[around, i], around2[around, j]
                     for r in range(-tall, rows + tall):

@@ -33,7 +33,7 @@ ENTRIES_AT_ONCE = 2**18
 
 
 SMALL = 2**16
-"""Entries, times positions or pairs of positions, below which the plain path is as fast as starting the compiled one."""
+"""Entries, times (pairs of) positions, below which the plain path is as fast as starting the compiled one."""
 
 
 def infinite_width(

@@ -29,21 +29,6 @@ def _made(dtype: Any) -> Loops:
             c1[x] = zero
             c2[x] = zero
         kernel = rows.shape[0]
-        if kernel == 3 and max(rows[0, y], rows[1, y], rows[2, y], rows[0, z], rows[1, z], rows[2, z]) < height:
-            a, b, c = rows[0, y] * width, rows[1, y] * width, rows[2, y] * width
-            d, e, f = rows[0, z] * width, rows[1, z] * width, rows[2, z] * width
-            for x in range(width):
-                c1[x] = half * (v1[a + x] + v1[b + x] + v1[c + x])
-                c2[x] = half * (v2[d + x] + v2[e + x] + v2[f + x])
-                tk_x, tg_x, tt_x = tk[low + x, low:], tg[low + x, low:], tt[low + x, low:]
-                ka, kb, kc = K[a + x, d : d + width], K[b + x, e : e + width], K[c + x, f : f + width]
-                ga, gb, gc = G[a + x, d : d + width], G[b + x, e : e + width], G[c + x, f : f + width]
-                ta, tb, tc = T[a + x, d : d + width], T[b + x, e : e + width], T[c + x, f : f + width]
-                for q in range(width):
-                    tk_x[q] = ka[q] + kb[q] + kc[q]
-                    tg_x[q] = ga[q] + gb[q] + gc[q]
-                    tt_x[q] = ta[q] + tb[q] + tc[q]
-            return
         for x in range(width):
             for q in range(width):
                 tk[low + x, low + q] = zero

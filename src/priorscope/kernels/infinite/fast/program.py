@@ -5,7 +5,7 @@ the rules then do the work, or raise.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from ..rules.arithmetic import sum_of_branches
 from ..rules.convolution import convolution, offsets
 from ..rules.identity import dropout, identity
 from ..rules.linear import linear
+from ..rules.normalization import batch_norm
 from ..rules.pooling import mean, pooling, pooling_function
 from ..rules.shapes import flatten, reshape
 from ..start import Data
@@ -105,10 +106,11 @@ class Value:
     gaussian: bool
     mean_zero: bool
     layers: frozenset[str] = field(default_factory=frozenset)
+    channel: int = 0
 
     @property
     def positions(self) -> tuple[int, ...]:
-        return self.shape[1:]
+        return self.shape[: self.channel] + self.shape[self.channel + 1 :]
 
 
 def compiled(graph: Graph, law: Law, start: Data) -> Program:
@@ -136,9 +138,7 @@ class _Compiler:
         seen: set[str] = set()
         for node in self.graph.needed():
             if node.kind == "input":
-                self.values[node.index] = Data(
-                    self.start.x1, self.start.x2, self.start.gram, node.index in in_front
-                )
+                self.values[node.index] = Data(self.start.x1, self.start.x2, self.start.gram, node.index in in_front)
                 continue
             if not node.data:
                 self.values[node.index] = node
@@ -196,6 +196,8 @@ class _Compiler:
             return value
         if function in (flatten, reshape) and len(node.shape) == 2 and node.shape[0] == node.refs[0].node.shape[0]:
             return self.flat(node, value)
+        if function is batch_norm:
+            return self.norm(node, value)
         if function is pooling:
             return self.pooled(value, node.target)
         if function is pooling_function:
@@ -211,7 +213,7 @@ class _Compiler:
         pairs = what.get("pairs", first.pairs)
         what = {"grid": _grid(first.positions), **what, "pairs": pairs}
         self.instructions.append(Instruction(kind, tuple(v.register for v in values), self.registers, **what))
-        return Value(self.registers, first.shape, pairs, first.gaussian, first.mean_zero, first.layers)
+        return replace(first, register=self.registers, pairs=pairs)
 
     def begin(self, data: Data, channel: int) -> Value:
         """The data's own moments."""
@@ -224,9 +226,9 @@ class _Compiler:
         self.data = Data(x1, x2, data.gram, data.pairs)
         pairs = data.pairs and self.has_positions
         self.registers += 1
-        start = Instruction("start", (), self.registers, grid=_grid(data.shape[1:]), pairs=pairs)
-        self.instructions.append(start)
-        return Value(self.registers, data.shape, pairs, False, False)
+        positions = data.shape[:channel] + data.shape[channel + 1 :]
+        self.instructions.append(Instruction("start", (), self.registers, grid=_grid(positions), pairs=pairs))
+        return Value(self.registers, data.shape, pairs, False, False, channel=channel)
 
     def random(self, node: Node, value: Any, channel: int) -> tuple[Value, tuple[float, float, float, float]]:
         layer = node.target
@@ -237,30 +239,50 @@ class _Compiler:
         cw, cb = map(number, self.law.rates_of(layer))
         return start, (w, b, cw * prod(layer.weight.shape[1:]), cb)
 
-    def gaussian(self, value: Value, node: Node, channels: int, positions: tuple[int, ...]) -> Value:
+    def gaussian(self, value: Value, node: Node, shape: tuple[int, ...], channel: int, alone: bool = False) -> Value:
+        """alone: of one channel each, Gaussian times Gaussian."""
         name = frozenset([self.law.name(node.target)])
-        return Value(value.register, (channels, *positions), value.pairs, True, True, name)
+        return Value(value.register, shape, value.pairs, not alone, True, name, channel)
 
     def linear(self, node: Node, value: Any) -> Value:
         shape = value.shape if isinstance(value, (Data, Value)) else ()
-        if len(shape) != 1:
-            raise Uncovered(f"{node.place} is applied at every position")
-        start, law = self.random(node, value, 0)
-        return self.gaussian(self.add("dense", start, law=law), node, node.target.out_features, ())
+        last = len(shape) - 1
+        if last < 0 or (isinstance(value, Value) and value.channel != last):
+            raise Uncovered(f"{node.place} does not sum over the coordinates")
+        start, law = self.random(node, value, last)
+        made = self.add("dense", start, law=law)
+        return self.gaussian(made, node, (*shape[:-1], node.target.out_features), last)
 
     def convolution(self, node: Node, value: Any) -> Value:
         layer = node.target
-        if (
-            layer.groups != 1
-            or len(layer.kernel_size) > 2
-            or len(getattr(value, "shape", ())) != len(layer.kernel_size) + 1
-        ):
-            raise Uncovered(f"{node.place} has groups, or more than two axes of positions")
+        axes = len(layer.kernel_size)
+        if axes > 2 or len(getattr(value, "shape", ())) != axes + 1 or getattr(value, "channel", 0) != 0:
+            raise Uncovered(f"{node.place} has more than two axes of positions, or other channels than the first axis")
+        if layer.groups > 1 and isinstance(value, Data):
+            raise Uncovered(f"{node.place} reads the input in groups of channels")
         before = tuple(value.shape[1:])
         patches, after = _patches(layer, before)
         start, law = self.random(node, value, 0)
         made = self.add("sums", start, law=law, patches=patches, grid=_grid(after))
-        return self.gaussian(made, node, layer.out_channels, after)
+        alone = layer.groups > 1 and layer.weight.shape[1] == 1
+        return self.gaussian(made, node, (layer.out_channels, *after), 0, alone)
+
+    def norm(self, node: Node, value: Value) -> Value:
+        """BatchNorm with its first statistics: a scaling."""
+        layer = node.target
+        gain, bias = layer.weight, layer.bias
+        if layer.training or layer.running_mean is None or value.channel != 0:
+            raise Uncovered(f"{node.place} depends on the batch, or normalises another axis than the coordinates'")
+        mean, variance = layer.running_mean, layer.running_var
+        constant = [variance] if gain is None else [variance, gain]
+        if bool((mean != 0).any()) or any(bool((v != v[0]).any()) for v in constant):
+            raise Uncovered(f"{node.place} has statistics or gains that were trained")
+        factor, cb = float((variance[0] + layer.eps).rsqrt()) ** 2, 0.0
+        if gain is not None:
+            if bool((bias != 0).any()) or number(self.law.rate(gain)) != 0:
+                raise Uncovered(f"{node.place} has gains that learn, or biases that were trained")
+            factor, cb = factor * float(gain.detach()[0]) ** 2, number(self.law.rate(bias))
+        return self.add("dense", value, law=(factor, 0.0, 0.0, cb))
 
     def bend(self, node: Node, entry: Dual, args: Any, kwargs: Any) -> Value:
         value = args[0] if args else kwargs.get("input")
@@ -285,19 +307,21 @@ class _Compiler:
         alone = self.readers[source] == 1 and last.output == value.register
         if alone and last.pieces is None and last.kind in ("dense", "sums"):
             last.pieces = pieces
-            return Value(value.register, value.shape, value.pairs, False, False, value.layers)
-        made = self.add("bend", value, pieces=pieces)
-        return Value(made.register, value.shape, value.pairs, False, False, value.layers)
+            return replace(value, gaussian=False, mean_zero=False)
+        return replace(self.add("bend", value, pieces=pieces), gaussian=False, mean_zero=False)
 
     def sum(self, a: Any, b: Any) -> Value:
         if not isinstance(a, Value) or not isinstance(b, Value) or a.layers & b.layers:
             raise Uncovered("a sum is not one of two branches of different random layers")
-        if a.shape != b.shape or not (a.mean_zero or b.mean_zero) or a.pairs != b.pairs or not (a.layers and b.layers):
+        if (
+            (a.shape, a.channel) != (b.shape, b.channel)
+            or not (a.mean_zero or b.mean_zero)
+            or a.pairs != b.pairs
+            or not (a.layers and b.layers)
+        ):
             raise Uncovered("a sum is not one of equal shapes, or neither branch has mean zero")
-        made = self.add("add", a, b)
-        return Value(
-            made.register, a.shape, a.pairs, a.gaussian and b.gaussian, a.mean_zero and b.mean_zero, a.layers | b.layers
-        )
+        gaussian, mean_zero = a.gaussian and b.gaussian, a.mean_zero and b.mean_zero
+        return replace(self.add("add", a, b), gaussian=gaussian, mean_zero=mean_zero, layers=a.layers | b.layers)
 
     def flat(self, node: Node, value: Value) -> Value:
         if prod(node.shape[1:]) != prod(value.shape) or value.pairs:
@@ -308,11 +332,11 @@ class _Compiler:
         rows, columns = _grid(value.positions)
         all_in_one = {"windows_of_rows": np.zeros(rows, int), "windows_of_columns": np.zeros(columns, int)}
         made = self.add("flat", value, grid=(1, 1), scale=1 / (rows * columns), **all_in_one)
-        return Value(made.register, (prod(value.shape),), False, one and value.gaussian, value.mean_zero, value.layers)
+        return replace(made, shape=(prod(value.shape),), gaussian=one and value.gaussian, channel=0)
 
     def pooled(self, value: Value, function: Any) -> Value:
-        if not value.pairs:
-            raise Uncovered("pooling without pairs of positions")
+        if not value.pairs or value.channel != 0:
+            raise Uncovered("pooling without pairs of positions, or of another axis than behind the channels")
         size = prod(value.positions)
         out = function(torch.eye(size, dtype=torch.float64).reshape(size, 1, *value.positions))
         return self.windowed(value, out.reshape(size, -1).T, tuple(out.shape[2:]))
@@ -325,17 +349,20 @@ class _Compiler:
         windows = chosen.nonzero()[:, 1].reshape(len(matrix), -1).numpy()
         by_axis = _by_axis(chosen, _grid(value.positions), _grid(positions))
         made = self.add("pool", value, windows=windows, scale=scale, grid=_grid(positions), **by_axis)
-        return Value(made.register, (value.shape[0], *positions), True, value.gaussian, value.mean_zero, value.layers)
+        channel, size = value.channel, value.shape[value.channel]
+        return replace(made, shape=(*positions[:channel], size, *positions[channel:]))
 
     def mean(self, node: Node, value: Value, dim: Any = None, keepdim: bool = False, **other: Any) -> Value:
-        axes = [dim] if isinstance(dim, int) else list(dim or [])
         d = len(value.shape)
-        if not value.pairs or other or d < 2 or sorted(axis % (d + 1) for axis in axes) != list(range(2, d + 1)):
+        axes = sorted(axis % (d + 1) for axis in ([dim] if isinstance(dim, int) else list(dim or [])))
+        if not value.pairs or other or d < 2 or axes != [i + 1 for i in range(d) if i != value.channel]:
             raise Uncovered(f"{node.place} is no mean over all positions")
         size = prod(value.positions)
-        made = self.windowed(value, torch.full((1, size), 1 / size, dtype=torch.float64), (1,) * len(value.positions))
-        shape = made.shape if keepdim else made.shape[:1]
-        return Value(made.register, shape, True, made.gaussian, made.mean_zero, made.layers)
+        one = (1,) * len(value.positions)
+        made = self.windowed(value, torch.full((1, size), 1 / size, dtype=torch.float64), one)
+        if keepdim:
+            return made
+        return replace(made, shape=(value.shape[value.channel],), channel=0)
 
 
 def _rows(x: Tensor, channel: int) -> Tensor:
@@ -345,7 +372,7 @@ def _rows(x: Tensor, channel: int) -> Tensor:
 
 def _grid(positions: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns; one row of what has one axis only."""
-    return (1, *positions) if len(positions) == 1 else positions or (1, 1)  # type: ignore[return-value]
+    return (prod(positions[:-1]), positions[-1]) if positions else (1, 1)
 
 
 def _by_axis(chosen: Tensor, before: tuple[int, int], after: tuple[int, int]) -> dict[str, Any]:
@@ -377,9 +404,6 @@ def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int
     maps = index.numpy(), rows.numpy(), across.numpy(), padded[0].numpy()
     taps = None
     if after == positions and set(stride) == {1}:
-        axes = [
-            (-pad, apart, count)
-            for pad, apart, count in zip(reversed(pads[::2]), dilation, kernel, strict=True)
-        ]
+        axes = [(-pad, apart, count) for pad, apart, count in zip(reversed(pads[::2]), dilation, kernel, strict=True)]
         taps = Taps(axes[0] if len(axes) == 2 else (0, 1, 1), axes[-1], mode == "circular")
     return Patches(*maps, steps, positions[-1], taps), after

@@ -167,7 +167,9 @@ class _Pairs:
                 form[6] = own is not None
                 fixed = stage.codes, stage.laws.astype(self.dtype), stage.pieces.astype(self.dtype)
                 of_points = first.before, second.before, first.around, second.around
-                RUN[self.dtype](I, J, first.data, second.data, store, scratch, sums, *fixed, *of_points, form, stage.windows)
+                RUN[self.dtype](
+                    I, J, first.data, second.data, store, scratch, sums, *fixed, *of_points, form, stage.windows
+                )
                 made = stage.saved
                 if stage.pooled is not None and instructions[stage.pooled].kind == "pool":
                     one = instructions[stage.pooled]

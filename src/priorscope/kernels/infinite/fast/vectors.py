@@ -94,9 +94,9 @@ def _made(dtype: Any) -> Callable[..., None]:
                     line[i] = tile[j, i]
 
     @compiled()
-    def rows(first, last, left, nngp, ntk, a, b, v1, v2, root1, root2, gram, near, codes, laws, pieces, slots, act1, act2):  # type: ignore[no-untyped-def]
+    def rows(first, last, left, nngp, ntk, a, b, v1, v2, roots, gram, near, codes, laws, pieces, slots, act1, act2):  # type: ignore[no-untyped-def]
         """Rows first to last, from column `left`, of a Gram matrix from the diagonal on; nngp holds x·x' before."""
-        n, size = nngp.shape[1], a.shape[1]
+        n, size, root1, root2 = nngp.shape[1], a.shape[1], roots[0], roots[1]
         scale = dtype(1) / dtype(size)
         registers = np.zeros((slots, 3, SEGMENT), dtype)
         for i in range(first, last):
@@ -197,7 +197,7 @@ def matrices(program: Program, each: Callable[..., None]) -> tuple[Tensor, Tenso
         last, left = min(first + step, len(a)), first if gram else 0
         torch.mm(a[first:last], b[left:].T, out=nngp[first:last, left:])
         matrices = nngp.numpy(), ntk.numpy(), a.numpy(), b.numpy()
-        shared = (left, *matrices, side1.first, side2.first, *roots, gram, dtype(1 - NEAR), *chain, act1, act2)
+        shared = (left, *matrices, side1.first, side2.first, roots, gram, dtype(1 - NEAR), *chain, act1, act2)
         each(rows, [(i, min(i + ROWS, last), *shared) for i in range(first, last, ROWS)])
     return nngp, ntk
 

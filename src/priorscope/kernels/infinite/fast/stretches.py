@@ -292,7 +292,7 @@ def _made(dtype: Any) -> Any:
     def run(I, J, a, b, store, scratch, sums, codes, laws, pieces, before1, before2, around1, around2, form, windows):  # type: ignore[no-untyped-def] # noqa: E741
         """All pairs of points (I, J). form: height, width, reach (rows, columns), pairs, circular, own (each point with
         itself: a diagonal and its mirror image are one), slots, many (windows along a row), windows in all, whether
-        each is two columns. Where only equal positions count, a, b, before1 and before2 have borders as the blocks do."""
+        each is two columns. Where only equal positions count, a, b, before1 and before2 have borders as blocks do."""
         height, width, tall, reach = form[0], form[1], form[2], form[3]
         pairs, circular, own, slots, many = form[4] > 0, form[5] > 0, form[6] > 0, form[7], form[8]
         positions, inner = height * width, width + 2 * reach

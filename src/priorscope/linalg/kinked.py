@@ -25,7 +25,7 @@ PAIR_ORDERS = (12, 18)
 SUM_EDGES = (-9.0, -6.0, -4.0, -2.5, -1.25, 0.0, 1.25, 2.5, 4.0, 6.0, 9.0)
 DIFFERENCE_EDGES = (-9.0, -5.0, -2.5, 0.0, 2.5, 5.0, 9.0)
 CHECKED_PAIRS = 24
-NODES_AT_ONCE = 2**21
+NODES_AT_ONCE = 2**17
 
 
 def kinked_means(function: Function, kinks: list[float], variances: Float[Tensor, " n"]) -> tuple[Tensor, float]:

@@ -255,6 +255,20 @@ def test_explain():
     assert "quadrature, error ≤" in str(smooth.explain())
 
 
+@pytest.mark.parametrize(
+    ("rates", "meaning"),
+    [(None, "rates 1 (standard)"), (Initialization(2.0, 0.0, "ntk"), "does not depend"), ("given", "start of train")],
+)
+def test_explain_says_what_the_rates_mean(rates, meaning):
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    init = Initialization(2.0, 0.0)
+    given = {name: 0.3 for name, _ in model.named_parameters()} if rates == "given" else rates
+    limit = infinite_width(init.apply_(model, 0), init, given)
+    limit(torch.randn(3, 3))
+    assert meaning in str(limit.explain())
+    assert meaning in limit.explain()._repr_html_()
+
+
 # Errors
 
 
@@ -270,7 +284,7 @@ class Written(nn.Module):
 
 
 REFUSED = {
-    "a sum without mean zero": (lambda m, x: m.c(m.a(x).relu() + m.b(x).relu()), "neither has mean zero"),
+    "a sum of dependent values": (lambda m, x: (lambda h: m.c(h.relu() + h.flip(1).relu()))(m.a(x)), "correlated"),
     "a residual on the input": (lambda m, x: m.c(x + m.a(x)), "adds the input itself"),
     "a layer twice": (lambda m, x: m.c(m.a(m.a(x).relu())), "reused and tied weights"),
     "what a bare parameter computes, added": (lambda m, x: m.c(m.a(x) + m.scale * 2), "computes of `scale`"),
@@ -278,7 +292,6 @@ REFUSED = {
     "a bare weight": (lambda m, x: F.linear(x, m.scale[None]), "a computed tensor as its weight"),
     "a changed weight": (lambda m, x: F.linear(x, m.c.weight * 2), "a computed tensor as its weight"),
     "a product with the input": (lambda m, x: m.c(m.a(x) * x), "multiplies by the data"),
-    "a constant after an activation": (lambda m, x: m.c((m.a(x).relu() + m.b(x)) + 1), "mean is not zero"),
     "a divisor that comes to zero": (lambda m, x: (lambda h: m.c(h.cos() / h))(m.a(x)), "comes to 0"),
     "softmax": (lambda m, x: m.c(torch.softmax(m.a(x), -1)), "`torch.softmax` in the model"),
     "mixed points": (lambda m, x: m.c(m.a(x).reshape(3, -1).T), "mixes the axis of the points"),
@@ -300,12 +313,12 @@ def test_what_has_no_rule_raises_by_name(name):
     assert raised.value.remedy
 
 
-def test_a_non_gaussian_sum_is_not_activated():
-    forward = lambda m, x: m.c((m.a(x).tanh() + m.b(x)).relu())  # noqa: E731
+def test_a_sum_of_dependent_values_is_not_activated():
+    forward = lambda m, x: (lambda h: m.c((h.tanh() + m.b(x) + h.flip(1)).relu()))(m.a(x))  # noqa: E731
     model = Written(forward)
     with pytest.warns(PriorscopeWarning, match="no law"):
         Initialization(2.0, 0.1).apply_(model, seed=0)
-    with pytest.raises(NoRuleError, match="not Gaussian"):
+    with pytest.raises(NoRuleError, match="correlated"):
         infinite_width(model, Initialization(2.0, 0.1))(torch.randn(4, 3))
 
 

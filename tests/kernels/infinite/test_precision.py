@@ -68,7 +68,7 @@ def test_blocks_of_rows_give_the_same(monkeypatch):
     limit = relu_limit(2)
     x = torch.randn(23, 6)
     whole, cross = limit(x), limit(x, x[:5] + 1)
-    monkeypatch.setattr("priorscope.kernels.infinite.limit.ENTRIES_AT_ONCE", 50)
+    monkeypatch.setattr("priorscope.kernels.infinite.tiles.FAST_NUMBERS", 150)
     for a, b in zip((*whole, *cross), (*limit(x), *limit(x, x[:5] + 1)), strict=True):
         assert float((a - b).abs().max()) <= 1e-14 * float(a.max())
     assert torch.equal(limit(x).ntk, limit(x).ntk.T)

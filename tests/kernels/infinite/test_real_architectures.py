@@ -113,14 +113,22 @@ def test_explain_names_the_users_layers(name):
     assert "nn.Linear" in text
 
 
-def test_a_shortcut_behind_a_relu_is_refused_or_sampled():
-    """relu(conv(...) + x) with x = relu(...) itself: the sum is not Gaussian, so no closed rule holds."""
+def test_a_shortcut_behind_a_relu_is_integrated_or_sampled():
+    """relu(conv(...) + x) with x = relu(...) itself: a function of two Gaussian values."""
     model = drawn(PostActivationResNet(4, 2, widen=1))
     x = torch.randn(2, 1, 4, 4)
-    with pytest.raises(NoRuleError, match=r"layer1.*not Gaussian"):
+    limit = ps.infinite_width(model, INIT)
+    assert bool(torch.isfinite(limit(x).ntk).all())
+    assert "function of 2 Gaussian values" in str(limit.explain())
+
+
+def test_a_network_with_max_pooling_is_refused_or_sampled():
+    model = drawn(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 1)))
+    x = torch.randn(2, 1, 4, 4)
+    with pytest.raises(NoRuleError, match=r"`2` is nn.MaxPool2d.*AvgPool2d"):
         ps.infinite_width(model, INIT)(x)
     pair = ps.infinite_width(model, INIT, fallback="monte-carlo", samples=4)
-    with pytest.warns(ps.PriorscopeWarning, match=r"layer1.*estimated from 4 networks"):
+    with pytest.warns(ps.PriorscopeWarning, match=r"MaxPool2d.*estimated from 4 networks"):
         ntk = pair.ntk(x)
     assert (pair.ntk.standard_errors(x) > 0).all()
     assert torch.linalg.eigvalsh(ntk).min() > 0

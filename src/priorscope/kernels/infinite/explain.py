@@ -10,10 +10,17 @@ HEADS = ("node", "rule", "σ_w²", "σ_b²", "rates c", "source")
 
 @dataclass(frozen=True)
 class Explanation:
-    """The steps of the last call, in order, and what computed them (`path`); printed as a table."""
+    """The steps of the last call, in order, what computed them (`path`), and what the rates mean for the limit; printed
+    as a table and lines below it."""
 
     steps: tuple[Step, ...]
     path: str = ""
+    rates: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines below the table."""
+        return [note for note in (self.path, self.rates) if note]
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -35,7 +42,7 @@ class Explanation:
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
         ]
-        return "\n".join([*lines, self.path] if self.path else lines)
+        return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
 
@@ -44,9 +51,8 @@ class Explanation:
             inner = "".join(f"<{tag} style='text-align:left'>{escape(cell)}</{tag}>" for cell in cells)
             return f"<tr>{inner}</tr>"
 
-        return f"<table>{line(HEADS, 'th')}{''.join(line(row, 'td') for row in self.rows)}</table>" + (
-            f"<p>{escape(self.path)}</p>" if self.path else ""
-        )
+        table = f"<table>{line(HEADS, 'th')}{''.join(line(row, 'td') for row in self.rows)}</table>"
+        return table + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
 
 
 def _number(value: float | None) -> str:

@@ -27,19 +27,28 @@ SMALLEST = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """A scalar function φ: pointwise operations in order, of one root value, numbers and constants of one entry."""
+    """A scalar function φ: pointwise operations in order, of its roots' values, numbers and constants of one entry.
 
-    root: Node
+    Of one root, but for `joint`: `kinks`, `slope_at_zero` and `is_odd` are of such.
+    """
+
+    roots: tuple[Node, ...]
     nodes: tuple[Node, ...]
+
+    @property
+    def root(self) -> Node:
+        """Its only root."""
+        (root,) = self.roots
+        return root
 
     @property
     def name(self) -> str:
         return " → ".join(node.operation.replace("torch.Tensor.", "").strip("_") for node in self.nodes)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """φ(x), elementwise."""
-        out = self._run(x)[0]
-        return out if out.is_floating_point() else out.to(x.dtype)
+    def __call__(self, *x: Tensor) -> Tensor:
+        """φ(x), elementwise; x: one value of each root."""
+        out = self._run(*x)[0]
+        return out if out.is_floating_point() else out.to(x[0].dtype)
 
     def kinks(self, variance: float) -> list[float]:
         """The points within 14 standard deviations at which an operation's switch changes its sign.
@@ -79,8 +88,8 @@ class Fused:
             low, high = torch.where(same, middle, low), torch.where(same, high, middle)
         return ((low + high) / 2).tolist()
 
-    def _run(self, x: Tensor) -> tuple[Tensor, list[Any], list[Any]]:
-        values: dict[int, Any] = {self.root.index: x}
+    def _run(self, *x: Tensor) -> tuple[Tensor, list[Any], list[Any]]:
+        values: dict[int, Any] = dict(zip((root.index for root in self.roots), x, strict=True))
         switches: list[Any] = []
         nonzero: list[Any] = []
 
@@ -148,7 +157,7 @@ def fuse(graph: Graph) -> tuple[dict[int, Fused], set[int]]:
             continue
         parts = _parts(node, roots)
         if len(parts) > 1 or not isinstance(find(node.target), Dual):
-            fused[node.index] = Fused(roots[node.index], parts)
+            fused[node.index] = Fused((roots[node.index],), parts)
     return fused, inside
 
 

@@ -58,6 +58,22 @@ class Law:
         return all(rate in (0.0, 1.0) for rate in self.rates.values())
 
     @property
+    def meaning(self) -> str:
+        """What the rates mean for the limit, in words."""
+        if self._source is not None:
+            return "rates σ_w²/fan_in and σ_b² (ntk): Θ does not depend on the module's widths"
+        if self.is_standard:
+            return (
+                "rates 1 (standard): Θ is on the scale of this module's own widths and grows with them; beside the "
+                "other layers the first one and the biases vanish as widths grow"
+            )
+        return (
+            "rates as given: Θ weighs each layer by c·fan_in at this module's own widths. Where a hidden layer's c "
+            "does not fall like 1/fan_in while outputs stay small (as in μP: c = 1 there, the width in the first layer, its "
+            "inverse in the last), features move at any width, and Θ describes the start of training alone"
+        )
+
+    @property
     def given_variances(self) -> list[Any]:
         """The variances as the user gave them: numbers, or tensors that kernels are differentiable in."""
         laws = [self.init] if self._source is None else [self.init, self._source]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
+from tqdm import tqdm
 
 from ...data.inputs import Inputs, check_inputs, count, leaves, take
 from ...errors import DataError, ModelError, PriorscopeWarning
@@ -22,16 +23,15 @@ from .check import SMALL_FAN_IN, is_uniform, mismatches
 from .explain import Explanation
 from .law import Law
 from .moments import Moments
-from .propagate import Step, before_pairs, propagate
+from .propagate import Passed, Step, before_pairs, propagate
 from .registry import FALLBACKS, is_leaf
 from .start import Data, data_of
+from .tiles import Need, check_memory, check_result, tiles
 
 WATCHED_POINTS = 13
 """An odd number of points, so that a reshape that mixes points with features shows."""
-ENTRIES_AT_ONCE = 2**18
-"""Pairs in one pass: everything after the first layer is elementwise in pairs, so rows are taken in blocks."""
-
-
+TEMPORARIES = 5
+"""Copies of one node's numbers that its rule makes on the way."""
 SMALL = 2**16
 """Entries, times (pairs of) positions, below which the plain path is as fast as starting the compiled one."""
 
@@ -46,6 +46,7 @@ def infinite_width(
     fallback: str | None = None,
     samples: int = 200,
     seed: int = 0,
+    memory: Any = None,
     progress: bool = False,
 ) -> KernelPair:
     """The kernels that a module's outputs have at initialisation (NNGP) and learn by (NTK) as its widths grow.
@@ -63,7 +64,10 @@ def infinite_width(
         fallback: None: a node without a rule raises. "monte-carlo": the kernels are then estimated from networks of
             the model's own widths, with a warning; `.explain()` says so, and `.nngp.standard_errors(x1, x2)` and
             `.ntk.standard_errors(x1, x2)` how exact that is.
-        samples, seed, progress: of the fallback: how many networks are drawn, from which seed, and whether with a bar.
+        samples, seed: of the fallback: how many networks are drawn, and from which seed.
+        memory: bytes that a call may take above its inputs, 1 GiB by default: tile by tile, the kernels' two matrices
+            and one tile on its way through the network stay within it. Kernels with gradients keep what these need.
+        progress: shows a bar over the tiles, or over the fallback's networks.
 
     Returns:
         A pair: `.nngp` and `.ntk`, kernels of inputs (n, *shape); called, both matrices in one pass; `.explain()`.
@@ -73,6 +77,7 @@ def infinite_width(
         NoRuleError: where a node has no exact infinite-width rule; names it.
         NotExactError: where the module does what a watched run cannot see.
         RatesError: rates that are missing or unknown.
+        MemoryBudgetError: at a call whose matrices and one pair of points do not fit into `memory`.
 
     Warns:
         PriorscopeWarning: the weights' variances are not those of `init`; or a layer that reads few inputs was drawn
@@ -89,7 +94,7 @@ def infinite_width(
     True
     """
     init = Initialization.torch_default() if init is None else init
-    limit = Limit(check_module(model), init, rates, readout)
+    limit = Limit(check_module(model), init, rates, readout, memory, progress)
     wrong = mismatches(model, init)
     if wrong:
         worst = max(wrong, key=lambda one: abs(one.standard_errors))
@@ -113,9 +118,19 @@ def infinite_width(
 class Limit:
     """Both kernels of one module; watches a run at the first call of each input shape."""
 
-    def __init__(self, model: nn.Module, init: Initialization, rates: Any = None, readout: Any = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        init: Initialization,
+        rates: Any = None,
+        readout: Any = None,
+        memory: Any = None,
+        progress: bool = False,
+    ):
         self.model, self.law, self.readout = model, Law(model, init, rates), readout
+        self.memory, self.progress = check_memory(memory), progress
         self._graphs: dict[Any, Graph] = {}
+        self._needs: dict[Any, Need] = {}
         self._steps: tuple[Step, ...] = ()
         self._path = ""
         self._warned = False
@@ -128,25 +143,26 @@ class Limit:
         graph = self._watched(a)
         if self._differentiable(a, b):
             self._path = "plain torch: gradients are asked for"
-            return _between(self._through(graph, data_of(leaves(a), leaves(b), gram)), gram)
+            return _between(self._through(graph, data_of(leaves(a), leaves(b), gram)).end, gram)
+        check_result(count(a), count(b), self.memory)
         fast = self._fast(graph, a, b, gram)
         if fast is not None:
             return fast
         n, m = count(a), count(b)
-        wholes: list[Tensor] = []
-        steps: tuple[Step, ...] = ()
         with torch.no_grad():
-            rows = max(1, ENTRIES_AT_ONCE // m)
-            for start in range(0, n, rows):
-                end, left = min(start + rows, n), start if gram else 0
-                data = data_of(leaves(take(a, slice(start, end))), leaves(take(b, slice(left, None))), gram)
-                block = _between(self._through(graph, data), gram)
+            need = self._need(graph, a, b)
+            wholes: list[Tensor] = []
+            steps: tuple[Step, ...] = ()
+            cut = list(tiles(n, m, gram, need, self.memory))
+            for rows, columns, square in tqdm(cut, desc="kernel", disable=not self.progress):
+                data = data_of(leaves(take(a, rows)), leaves(take(b, columns)), square)
+                block = _between(self._through(graph, data).end, square)
                 steps = _worst(steps, self._steps)
                 wholes = wholes or [part.new_empty(n, m) for part in block]
                 for whole, part in zip(wholes, block, strict=True):
-                    whole[start:end, left:] = part
+                    whole[rows, columns] = part
                     if gram:
-                        whole[left:, start:end] = part.T
+                        whole[columns, rows] = part.T
         self._steps = steps
         return KernelMatrices(*wholes)
 
@@ -176,8 +192,7 @@ class Limit:
         points = _points(x)
         graph = self._watched(points)
         with torch.set_grad_enabled(self._differentiable(points, points)):
-            end = self._through(graph, data_of(leaves(points), None))
-        return end.nngp, end.tangent
+            return self._diagonals(graph, points)
 
     def outputs(self, x: Inputs) -> int | None:
         """The number of outputs that the module has on such inputs; None where it does not return one tensor."""
@@ -193,13 +208,33 @@ class Limit:
         """What was done at each node in the last call: rule, variances, rates, source."""
         if not self._steps:
             raise DataError("this limit", "was not called yet", "Call it first, or give infinite_width an example=")
-        return Explanation(self._steps, self._path)
+        return Explanation(self._steps, self._path, self.law.meaning)
 
-    def _through(self, graph: Graph, start: list[Data]) -> Moments:
-        end, steps = propagate(graph, self.law, start)
-        self._steps = tuple(steps)
+    def _diagonals(self, graph: Graph, points: Inputs) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            end = self._through(graph, data_of(leaves(points), None)).end
+            return end.nngp, end.tangent
+        need = self._need(graph, points, points)
+        rows = [tile.rows for tile in tiles(count(points), 1, False, need, self.memory)]
+        ends = [self._through(graph, data_of(leaves(take(points, part)), None)).end for part in rows]
+        return torch.cat([end.nngp for end in ends]), torch.cat([end.tangent for end in ends])
+
+    def _need(self, graph: Graph, a: Inputs, b: Inputs) -> Need:
+        """What one pair takes, from sending one through; it follows from the shapes alone."""
+        dtype = leaves(a)[0].dtype
+        key = id(graph), dtype
+        if key not in self._needs:
+            pair = take(a, slice(1)), take(b, slice(count(b) - 1, None))
+            passed = self._through(graph, data_of(leaves(pair[0]), leaves(pair[1]), False))
+            size = passed.end.nngp.element_size()
+            self._needs[key] = Need((passed.alive + TEMPORARIES * passed.largest) * size, passed.largest, 2 * size)
+        return self._needs[key]
+
+    def _through(self, graph: Graph, start: list[Data]) -> Passed:
+        passed = propagate(graph, self.law, start)
+        self._steps = tuple(passed.steps)
         self._warn_once()
-        return end
+        return passed
 
     def _warn_once(self) -> None:
         if not self._warned:
@@ -263,7 +298,7 @@ def _entries(graph: Graph) -> int:
     found = [
         math.prod(node.shape[2:]) ** (2 if node.index in with_pairs else 1)
         for node in graph.needed()
-        if isinstance(node.shape, tuple)
+        if isinstance(node.shape, tuple) and all(isinstance(size, int) for size in node.shape)
     ]
     return max(found, default=1)
 

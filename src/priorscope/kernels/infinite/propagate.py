@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from ...network.watching import Graph, Node, Ref
 from .fused import entry as fused_entry
 from .fusion import Fused, fuse
 from .gains import through
+from .joint import expected, joint
 from .law import Law
+from .lifetimes import last_uses
 from .moments import Moments, Refused, with_own, with_variances
 from .registry import Dual, Expectations, Rule, find
 from .scores import Scores
@@ -41,10 +43,21 @@ class Step:
     reads_input: bool
 
 
-def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[Step]]:
+class Passed(NamedTuple):
+    """end: the moments of the graph's output. steps: what was done on the way. alive: the most numbers that were kept
+    at once. largest: the numbers of the largest node."""
+
+    end: Moments
+    steps: list[Step]
+    alive: int
+    largest: int
+
+
+def propagate(graph: Graph, law: Law, start: list[Data]) -> Passed:
     """The moments of the graph's output, and what was done on the way; `start`: the model's inputs, in their order.
 
-    Moments are of all pairs of positions as far as a node downstream needs them, and per position elsewhere.
+    Moments are of all pairs of positions as far as a node downstream needs them, and per position elsewhere; they are
+    dropped once no node asks for them any more.
 
     Raises:
         NoRuleError: at the first node without an exact rule, by its place.
@@ -54,7 +67,10 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
     steps: list[Step] = []
     in_front = before_pairs(graph)
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
+    output = graph.output
+    outputs = {ref.node.index for ref in tree_flatten(output)[0] if isinstance(ref, Ref)}
     fused, inside = fuse(graph)
+    last, alive, largest = last_uses(graph), 0, 0
     for node in graph.needed():
         if node.index in inside:
             continue
@@ -63,9 +79,14 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
         elif not node.data:
             values[node.index] = node
         else:
-            value = _apply(node, law, values, steps, fused.get(node.index))
-            values[node.index] = value if node.index in in_front else _per_position(value)
-    output = graph.output
+            pairs = node.index in in_front
+            value = _apply(node, law, values, steps, fused.get(node.index), pairs)
+            values[node.index] = value if pairs else _per_position(value)
+            sizes = {index: _numbers(kept) for index, kept in values.items()}
+            alive, largest = max(alive, sum(sizes.values())), max(largest, sizes[node.index])
+            done = [index for index in sizes if sizes[index] and last[index] <= node.index and index not in outputs]
+            for index in done:
+                del values[index]
     if not isinstance(output, Ref):
         cause = f"is a {type(output).__name__}, of which no part was chosen"
         raise NoRuleError("the output of the model", cause, "Choose one: readout=lambda out: out[0]")
@@ -75,7 +96,14 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> tuple[Moments, list[
         raise NoRuleError(
             "the output of the model", cause, "Return one tensor made by linear layers, or use EmpiricalNTK"
         )
-    return result, steps
+    return Passed(result, steps, alive, largest)
+
+
+def _numbers(value: Any) -> int:
+    """How many numbers a value between pairs keeps."""
+    parts = [part for part in tree_flatten(value)[0] if isinstance(part, Moments)]
+    own = sum(_numbers(side) for part in parts for side in part.own or ())
+    return own + sum(3 * part.nngp.numel() for part in parts)
 
 
 def before_pairs(graph: Graph) -> set[int]:
@@ -127,26 +155,35 @@ def _refuse_reuse(graph: Graph) -> None:
             first[name] = node
 
 
-def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fused: Fused | None) -> Any:
+def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fused: Fused | None, pairs: bool) -> Any:
     entry = find(node.target)
+    pairs = pairs or (isinstance(entry, Rule) and entry.pairs)
+
+    def given(leaf: Any) -> Any:
+        # An operand that others need all pairs of may meet one that none does: both come per position.
+        value = _value(leaf, values) if isinstance(leaf, Ref) else leaf
+        return value if pairs else _per_position(value)
+
     try:
         if fused is not None:
-            return _fused(node, fused, law, values[fused.root.index], steps)
-        args, kwargs = tree_map(
-            lambda leaf: _value(leaf, values) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
-        )
+            return _fused(node, fused, law, given(Ref(fused.root)), steps)
+        args, kwargs = tree_map(given, (node.args, node.kwargs))
         if node.target in CASTS and args and isinstance(args[0], Node):
             return args[0]  # a constant, of the dtype and device of the data
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
         if not node.parameters and inputs and all(isinstance(value, Data) for value in inputs):
             return of_data(node, args, kwargs)
         if entry is None:
-            raise NoRuleError(_without_rule(node), "no infinite-width rule", _remedy(node))
+            raise Refused("no infinite-width rule", _remedy(node))
         if node.kind == "module" and kwargs:
             args, kwargs = inspect.signature(node.target.forward).bind(*args, **kwargs).args, {}
         result, error = _ruled(entry, node, law, args, kwargs)
     except Refused as refused:
-        raise NoRuleError(node.place, refused.cause, refused.remedy) from None
+        several = joint(node, values)
+        if several is None:
+            place = _without_rule(node) if entry is None else node.place
+            raise NoRuleError(place, refused.cause, refused.remedy) from None
+        return _joint(node, several, law, [given(Ref(root)) for root in several.roots], steps)
     if not isinstance(result, (Moments, Data, Scores, tuple)):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
     steps.append(step(node, entry, law, error, any(_is_input(value) for value in inputs)))
@@ -162,6 +199,25 @@ def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) ->
     entry = fused_entry(fused)
     result, error = _ruled(entry, node, law, (value,), {})
     steps.append(step(node, entry, law, error, _is_input(value)))
+    return result
+
+
+def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: list[Step]) -> Moments:
+    """A function of several Gaussian values, where no rule for their combination holds."""
+    number_of = f"function of {len(roots)} Gaussian values"
+
+    def expectation(call: Any, *moments: Moments, init: Law) -> Moments:
+        result, error = expected(function, list(moments), init.is_standard)
+        errors.append(error)
+        return result
+
+    errors: list[float] = []
+    entry = Rule(expectation, number_of, "Sobol sequences; Owen 1998")
+    try:
+        result, _ = _ruled(entry, node, law, tuple(roots), {})
+    except Refused as refused:
+        raise NoRuleError(node.place, refused.cause, refused.remedy) from None
+    steps.append(step(node, entry, law, max(errors), False))
     return result
 
 

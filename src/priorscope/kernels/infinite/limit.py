@@ -23,7 +23,7 @@ from .check import SMALL_FAN_IN, is_uniform, mismatches
 from .explain import Explanation
 from .law import Law
 from .moments import Moments
-from .propagate import Passed, Step, propagate
+from .propagate import Passed, Step, before_pairs, propagate
 from .registry import FALLBACKS, is_leaf
 from .start import Data, data_of
 from .tiles import Need, check_memory, check_result, tiles
@@ -36,7 +36,7 @@ FEW_POINTS = 2
 TEMPORARIES = 5
 """Copies of one node's numbers that its rule makes on the way."""
 SMALL = 2**16
-"""Entries, times positions, below which the plain path is as fast as starting the compiled one."""
+"""Entries, times (pairs of) positions, below which the plain path is as fast as starting the compiled one."""
 
 
 def infinite_width(
@@ -176,9 +176,7 @@ class Limit:
         if not isinstance(a, Tensor) or not isinstance(b, Tensor) or not a.is_floating_point():
             self._path = "plain torch: several inputs, or integers"
             return None
-        shapes = [node.shape for node in graph.needed() if isinstance(node.shape, tuple)]
-        sizes = [math.prod(shape[2:]) for shape in shapes if all(isinstance(size, int) for size in shape)]
-        if len(a) * len(b) * max(sizes, default=1) < SMALL:
+        if len(a) * len(b) * _entries(graph) < SMALL:
             self._path = "plain torch: too little work for compiled loops"
             return None
         # Here, because importing the compiler takes as long as importing torch does.
@@ -300,6 +298,17 @@ class LimitKernel(Kernel):
     def explain(self) -> Explanation:
         """What was done at each node in the last call."""
         return self.limit.explain()
+
+
+def _entries(graph: Graph) -> int:
+    """The largest number of entries that moments of one pair of points have: positions, or pairs of positions."""
+    with_pairs = before_pairs(graph)
+    found = [
+        math.prod(node.shape[2:]) ** (2 if node.index in with_pairs else 1)
+        for node in graph.needed()
+        if isinstance(node.shape, tuple) and all(isinstance(size, int) for size in node.shape)
+    ]
+    return max(found, default=1)
 
 
 def _points(x: Inputs) -> Inputs:

@@ -66,7 +66,7 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> Passed:
     _refuse_reuse(graph)
     values: dict[int, Any] = {}
     steps: list[Step] = []
-    before_pairs = _before_pairs(graph)
+    in_front = before_pairs(graph)
     inputs = [node.index for node in graph.nodes if node.kind == "input"]
     output = graph.output
     outputs = {ref.node.index for ref in tree_flatten(output)[0] if isinstance(ref, Ref)}
@@ -76,11 +76,11 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> Passed:
         if node.index in inside:
             continue
         if node.kind == "input":
-            values[node.index] = dataclasses.replace(start[inputs.index(node.index)], pairs=node.index in before_pairs)
+            values[node.index] = dataclasses.replace(start[inputs.index(node.index)], pairs=node.index in in_front)
         elif not node.data:
             values[node.index] = node
         else:
-            pairs = node.index in before_pairs
+            pairs = node.index in in_front
             value = _apply(node, law, values, steps, fused.get(node.index), pairs)
             values[node.index] = value if pairs else _per_position(value)
             sizes = {index: _numbers(kept) for index, kept in values.items()}
@@ -113,7 +113,7 @@ def _numbers(value: Any) -> int:
     return own + sum((3 + (part.deviation is not None)) * part.nngp.numel() for part in parts)
 
 
-def _before_pairs(graph: Graph) -> set[int]:
+def before_pairs(graph: Graph) -> set[int]:
     """The nodes that a node depends on which needs all pairs of positions."""
     found: set[int] = set()
     for node in reversed(list(graph.needed())):
@@ -179,7 +179,7 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fuse
             return args[0]  # a constant, of the dtype and device of the data
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, (Data, Moments))]
         if not node.parameters and inputs and all(isinstance(value, Data) for value in inputs):
-            return _of_data(node, args, kwargs)
+            return of_data(node, args, kwargs)
         if entry is None:
             raise Refused("no infinite-width rule", _remedy(node))
         if node.kind == "module" and kwargs:
@@ -193,7 +193,7 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fuse
         return _joint(node, several, law, [given(Ref(root)) for root in several.roots], steps)
     if not isinstance(result, (Moments, Data, Scores, tuple)):
         raise NoRuleError(node.place, f"its rule gave a {type(result).__name__}", "Return Moments from the rule")
-    steps.append(_step(node, entry, law, error, any(_is_input(value) for value in inputs)))
+    steps.append(step(node, entry, law, error, any(_is_input(value) for value in inputs)))
     return result
 
 
@@ -205,7 +205,7 @@ def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) ->
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
     entry = fused_entry(fused)
     result, error = _ruled(entry, node, law, (value,), {})
-    steps.append(_step(node, entry, law, error, _is_input(value)))
+    steps.append(step(node, entry, law, error, _is_input(value)))
     return result
 
 
@@ -225,7 +225,7 @@ def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: l
         result, _ = _ruled(entry, node, law, tuple(roots), {})
     except Refused as refused:
         raise NoRuleError(node.place, refused.cause, refused.remedy) from None
-    steps.append(_step(node, entry, law, max(errors), False))
+    steps.append(step(node, entry, law, max(errors), False))
     return result
 
 
@@ -274,7 +274,7 @@ def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> t
     return _pointwise(entry, function, *_bind(entry, node, args, kwargs), law.is_standard)
 
 
-def _of_data(node: Node, args: Any, kwargs: Any) -> Any:
+def of_data(node: Node, args: Any, kwargs: Any) -> Any:
     """What the module does to the data before any random layer, done to them."""
     data = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Data)]
     points = next(ref.node.shape for ref in node.refs if ref.node.data)
@@ -366,7 +366,7 @@ def _pointwise(
     return through(m, end, derivative, function, settings, standard), error
 
 
-def _step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:
+def step(node: Node, entry: Rule | Dual, law: Law, error: float, reads_input: bool) -> Step:
     layer: Any = None
     variances: tuple[float | None, float | None] = (None, None)
     rates: tuple[float, ...] = ()

@@ -1,5 +1,6 @@
 """What the loops need of each point by itself: its variances at every step, which all its pairs share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,24 @@ class Variances:
         for number, one in enumerate(program.instructions):
             side.step(number, one, side.first[:, None])
         return side
+
+    @classmethod
+    def of_images(cls, program: Program, x: Any) -> "Variances":
+        """As far as points with themselves are not needed: up to a pooling."""
+        side = cls()
+        for number, one in enumerate(program.instructions):
+            if one.kind == "pool":
+                break
+            side.step(number, one, (x * x).mean(1) if one.kind == "start" else None)
+        return side
+
+    @classmethod
+    def joined(cls, sides: "Sequence[Variances]") -> "Variances":
+        whole = cls()
+        for name in ("values", "before", "inner"):
+            for key in getattr(sides[0], name):
+                getattr(whole, name)[key] = np.concatenate([getattr(side, name)[key] for side in sides])
+        return whole
 
     def step(self, number: int, one: Instruction, start: Any = None) -> None:
         """Adds the variances after one instruction; pooling's are the caller's."""

@@ -5,10 +5,11 @@ the rules then do the work, or raise.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -17,12 +18,13 @@ from ....network.initialization import number
 from ....network.watching import Graph, Node, Ref
 from ..duals.piecewise import absolute_value, leaky_relu, relu
 from ..law import Law
-from ..propagate import Step, _before_pairs, _of_data, _step
+from ..propagate import Step, before_pairs, of_data, step
 from ..registry import Dual, Rule, find
 from ..rules.arithmetic import sum_of_branches
 from ..rules.convolution import convolution, offsets
 from ..rules.identity import dropout, identity
 from ..rules.linear import linear
+from ..rules.normalization import batch_norm
 from ..rules.pooling import mean, pooling, pooling_function
 from ..rules.shapes import flatten, reshape
 from ..start import Data
@@ -40,24 +42,35 @@ class Uncovered(Exception):  # noqa: N818 (the reason, in words for `explain`)
     """Why the fast path steps aside."""
 
 
+class Taps(NamedTuple):
+    """Patches that keep the positions: (first offset, distance, number) of what is summed, by axis."""
+
+    rows: tuple[int, int, int]
+    columns: tuple[int, int, int]
+    circular: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Patches:
     """A convolution's geometry: `index` as `rules.convolution.offsets` gives it; `rows`, `across` (of the output's rows
     and columns), `padded` (the columns with what surrounds them) by axis; steps: (kernel, stride, dilation, left pad,
-    output width) along a row; near: "zeros" or "circular" of the common 3 × 3 patches that keep the positions."""
+    output width) along a row; width: columns of what it reads; taps: where the positions stay."""
 
     index: Any
     rows: Any
     across: Any
     padded: Any
     steps: tuple[int, int, int, int, int]
-    near: str | None
+    width: int
+    taps: Taps | None
 
 
 @dataclass(eq=False)
 class Instruction:
     """kind: "start", "dense", "sums" (both with φ after it, where `pieces` is there), "bend", "pool", "flat",
-    "same positions" or "add". law: σ_w², σ_b², c_w·fan_in, c_b. width: columns of the input's positions."""
+    "same positions" or "add". law: σ_w², σ_b², c_w·fan_in, c_b. grid: rows and columns of the output's positions.
+    windows: of pooling, the positions in each; windows_of_rows, windows_of_columns: where each position is in one at
+    most, the number of the window that a row, and a column, is in (−1: none)."""
 
     kind: str
     inputs: tuple[int, ...]
@@ -65,11 +78,16 @@ class Instruction:
     law: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     pieces: Pieces | None = None
     patches: Patches | None = None
-    width: int = 1
+    grid: tuple[int, int] = (1, 1)
     windows: Any | None = None
+    windows_of_rows: Any | None = None
+    windows_of_columns: Any | None = None
     scale: float = 1.0
-    positions: int = 1
     pairs: bool = False
+
+    @property
+    def positions(self) -> int:
+        return prod(self.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +116,11 @@ class Value:
     gaussian: bool
     mean_zero: bool
     layers: frozenset[str] = field(default_factory=frozenset)
+    channel: int = 0
 
     @property
     def positions(self) -> tuple[int, ...]:
-        return self.shape[1:]
+        return self.shape[: self.channel] + self.shape[self.channel + 1 :]
 
 
 def compiled(graph: Graph, law: Law, start: Data) -> Program:
@@ -125,13 +144,11 @@ class _Compiler:
         self.registers = 0
 
     def program(self) -> Program:
-        before_pairs = _before_pairs(self.graph)
+        in_front = before_pairs(self.graph)
         seen: set[str] = set()
         for node in self.graph.needed():
             if node.kind == "input":
-                self.values[node.index] = Data(
-                    self.start.x1, self.start.x2, self.start.gram, node.index in before_pairs
-                )
+                self.values[node.index] = Data(self.start.x1, self.start.x2, self.start.gram, node.index in in_front)
                 continue
             if not node.data:
                 self.values[node.index] = node
@@ -140,11 +157,11 @@ class _Compiler:
                 raise Uncovered("weights are used more than once")
             seen |= node.parameters
             value = self.node(node)
-            if node.index not in before_pairs:
+            if node.index not in in_front:
                 if isinstance(value, Data):
                     value = Data(value.x1, value.x2, value.gram, False)
                 elif value.pairs:
-                    value = self.add("same positions", value, positions=prod(value.positions), pairs=False)
+                    value = self.add("same positions", value, pairs=False)
             self.values[node.index] = value
         output = self.graph.output
         end = self.values.get(output.node.index) if isinstance(output, Ref) and not output.part else None
@@ -163,11 +180,11 @@ class _Compiler:
         )
         inputs = [self.values[ref.node.index] for ref in node.refs if ref.node.data]
         if len(inputs) == 1 and isinstance(inputs[0], Data) and not node.parameters:
-            return _of_data(node, args, kwargs)
+            return of_data(node, args, kwargs)
         value = self.ruled(node, entry, args, kwargs)
         if value is None:
             raise Uncovered(f"{node.place} is not among its operations")
-        self.steps.append(_step(node, entry, self.law, 0.0, any(isinstance(v, Data) for v in inputs)))  # type: ignore[arg-type]
+        self.steps.append(step(node, entry, self.law, 0.0, any(isinstance(v, Data) for v in inputs)))  # type: ignore[arg-type]
         return value
 
     def ruled(self, node: Node, entry: Rule | Dual | None, args: Any, kwargs: Any) -> Value | None:
@@ -189,6 +206,8 @@ class _Compiler:
             return value
         if function in (flatten, reshape) and len(node.shape) == 2 and node.shape[0] == node.refs[0].node.shape[0]:
             return self.flat(node, value)
+        if function is batch_norm:
+            return self.norm(node, value)
         if function is pooling:
             return self.pooled(value, node.target)
         if function is pooling_function:
@@ -202,9 +221,9 @@ class _Compiler:
         first = values[0]
         self.registers += 1
         pairs = what.get("pairs", first.pairs)
-        what = {"positions": prod(first.positions), **what, "pairs": pairs}
+        what = {"grid": _grid(first.positions), **what, "pairs": pairs}
         self.instructions.append(Instruction(kind, tuple(v.register for v in values), self.registers, **what))
-        return Value(self.registers, first.shape, pairs, first.gaussian, first.mean_zero, first.layers)
+        return replace(first, register=self.registers, pairs=pairs)
 
     def begin(self, data: Data, channel: int) -> Value:
         """The data's own moments."""
@@ -217,9 +236,9 @@ class _Compiler:
         self.data = Data(x1, x2, data.gram, data.pairs)
         pairs = data.pairs and self.has_positions
         self.registers += 1
-        start = Instruction("start", (), self.registers, positions=prod(data.shape[1:]), pairs=pairs)
-        self.instructions.append(start)
-        return Value(self.registers, data.shape, pairs, False, False)
+        positions = data.shape[:channel] + data.shape[channel + 1 :]
+        self.instructions.append(Instruction("start", (), self.registers, grid=_grid(positions), pairs=pairs))
+        return Value(self.registers, data.shape, pairs, False, False, channel=channel)
 
     def random(self, node: Node, value: Any, channel: int) -> tuple[Value, tuple[float, float, float, float]]:
         layer = node.target
@@ -230,30 +249,50 @@ class _Compiler:
         cw, cb = map(number, self.law.rates_of(layer))
         return start, (w, b, cw * prod(layer.weight.shape[1:]), cb)
 
-    def gaussian(self, value: Value, node: Node, channels: int, positions: tuple[int, ...]) -> Value:
+    def gaussian(self, value: Value, node: Node, shape: tuple[int, ...], channel: int, alone: bool = False) -> Value:
+        """alone: of one channel each, Gaussian times Gaussian."""
         name = frozenset([self.law.name(node.target)])
-        return Value(value.register, (channels, *positions), value.pairs, True, True, name)
+        return Value(value.register, shape, value.pairs, not alone, True, name, channel)
 
     def linear(self, node: Node, value: Any) -> Value:
         shape = value.shape if isinstance(value, (Data, Value)) else ()
-        if len(shape) != 1:
-            raise Uncovered(f"{node.place} is applied at every position")
-        start, law = self.random(node, value, 0)
-        return self.gaussian(self.add("dense", start, law=law), node, node.target.out_features, ())
+        last = len(shape) - 1
+        if last < 0 or (isinstance(value, Value) and value.channel != last):
+            raise Uncovered(f"{node.place} does not sum over the coordinates")
+        start, law = self.random(node, value, last)
+        made = self.add("dense", start, law=law)
+        return self.gaussian(made, node, (*shape[:-1], node.target.out_features), last)
 
     def convolution(self, node: Node, value: Any) -> Value:
         layer = node.target
-        if (
-            layer.groups != 1
-            or len(layer.kernel_size) > 2
-            or len(getattr(value, "shape", ())) != len(layer.kernel_size) + 1
-        ):
-            raise Uncovered(f"{node.place} has groups, or more than two axes of positions")
+        axes = len(layer.kernel_size)
+        if axes > 2 or len(getattr(value, "shape", ())) != axes + 1 or getattr(value, "channel", 0) != 0:
+            raise Uncovered(f"{node.place} has more than two axes of positions, or other channels than the first axis")
+        if layer.groups > 1 and isinstance(value, Data):
+            raise Uncovered(f"{node.place} reads the input in groups of channels")
         before = tuple(value.shape[1:])
         patches, after = _patches(layer, before)
         start, law = self.random(node, value, 0)
-        made = self.add("sums", start, law=law, patches=patches, width=before[-1], positions=prod(after))
-        return self.gaussian(made, node, layer.out_channels, after)
+        made = self.add("sums", start, law=law, patches=patches, grid=_grid(after))
+        alone = layer.groups > 1 and layer.weight.shape[1] == 1
+        return self.gaussian(made, node, (layer.out_channels, *after), 0, alone)
+
+    def norm(self, node: Node, value: Value) -> Value:
+        """BatchNorm with its first statistics: a scaling."""
+        layer = node.target
+        gain, bias = layer.weight, layer.bias
+        if layer.training or layer.running_mean is None or value.channel != 0:
+            raise Uncovered(f"{node.place} depends on the batch, or normalises another axis than the coordinates'")
+        mean, variance = layer.running_mean, layer.running_var
+        constant = [variance] if gain is None else [variance, gain]
+        if bool((mean != 0).any()) or any(bool((v != v[0]).any()) for v in constant):
+            raise Uncovered(f"{node.place} has statistics or gains that were trained")
+        factor, cb = float((variance[0] + layer.eps).rsqrt()) ** 2, 0.0
+        if gain is not None:
+            if bool((bias != 0).any()) or number(self.law.rate(gain)) != 0:
+                raise Uncovered(f"{node.place} has gains that learn, or biases that were trained")
+            factor, cb = factor * float(gain.detach()[0]) ** 2, number(self.law.rate(bias))
+        return self.add("dense", value, law=(factor, 0.0, 0.0, cb))
 
     def bend(self, node: Node, entry: Dual, args: Any, kwargs: Any) -> Value:
         value = args[0] if args else kwargs.get("input")
@@ -278,19 +317,21 @@ class _Compiler:
         alone = self.readers[source] == 1 and last.output == value.register
         if alone and last.pieces is None and last.kind in ("dense", "sums"):
             last.pieces = pieces
-            return Value(value.register, value.shape, value.pairs, False, False, value.layers)
-        made = self.add("bend", value, pieces=pieces)
-        return Value(made.register, value.shape, value.pairs, False, False, value.layers)
+            return replace(value, gaussian=False, mean_zero=False)
+        return replace(self.add("bend", value, pieces=pieces), gaussian=False, mean_zero=False)
 
     def sum(self, a: Any, b: Any) -> Value:
         if not isinstance(a, Value) or not isinstance(b, Value) or a.layers & b.layers:
             raise Uncovered("a sum is not one of two branches of different random layers")
-        if a.shape != b.shape or not (a.mean_zero or b.mean_zero) or a.pairs != b.pairs or not (a.layers and b.layers):
+        if (
+            (a.shape, a.channel) != (b.shape, b.channel)
+            or not (a.mean_zero or b.mean_zero)
+            or a.pairs != b.pairs
+            or not (a.layers and b.layers)
+        ):
             raise Uncovered("a sum is not one of equal shapes, or neither branch has mean zero")
-        made = self.add("add", a, b)
-        return Value(
-            made.register, a.shape, a.pairs, a.gaussian and b.gaussian, a.mean_zero and b.mean_zero, a.layers | b.layers
-        )
+        gaussian, mean_zero = a.gaussian and b.gaussian, a.mean_zero and b.mean_zero
+        return replace(self.add("add", a, b), gaussian=gaussian, mean_zero=mean_zero, layers=a.layers | b.layers)
 
     def flat(self, node: Node, value: Value) -> Value:
         if prod(node.shape[1:]) != prod(value.shape) or value.pairs:
@@ -298,12 +339,14 @@ class _Compiler:
         if not value.positions:
             return value
         one = prod(value.positions) == 1
-        made = self.add("flat", value, positions=1)
-        return Value(made.register, (prod(value.shape),), False, one and value.gaussian, value.mean_zero, value.layers)
+        rows, columns = _grid(value.positions)
+        all_in_one = {"windows_of_rows": np.zeros(rows, int), "windows_of_columns": np.zeros(columns, int)}
+        made = self.add("flat", value, grid=(1, 1), scale=1 / (rows * columns), **all_in_one)
+        return replace(made, shape=(prod(value.shape),), gaussian=one and value.gaussian, channel=0)
 
     def pooled(self, value: Value, function: Any) -> Value:
-        if not value.pairs:
-            raise Uncovered("pooling without pairs of positions")
+        if not value.pairs or value.channel != 0:
+            raise Uncovered("pooling without pairs of positions, or of another axis than behind the channels")
         size = prod(value.positions)
         out = function(torch.eye(size, dtype=torch.float64).reshape(size, 1, *value.positions))
         return self.windowed(value, out.reshape(size, -1).T, tuple(out.shape[2:]))
@@ -314,23 +357,45 @@ class _Compiler:
         if bool((counts != counts[0]).any()) or bool((matrix[chosen] != scale).any()):
             raise Uncovered("pooling whose windows have unequal weights")
         windows = chosen.nonzero()[:, 1].reshape(len(matrix), -1).numpy()
-        made = self.add("pool", value, windows=windows, scale=scale, positions=len(matrix))
-        return Value(made.register, (value.shape[0], *positions), True, value.gaussian, value.mean_zero, value.layers)
+        by_axis = _by_axis(chosen, _grid(value.positions), _grid(positions))
+        made = self.add("pool", value, windows=windows, scale=scale, grid=_grid(positions), **by_axis)
+        channel, size = value.channel, value.shape[value.channel]
+        return replace(made, shape=(*positions[:channel], size, *positions[channel:]))
 
     def mean(self, node: Node, value: Value, dim: Any = None, keepdim: bool = False, **other: Any) -> Value:
-        axes = [dim] if isinstance(dim, int) else list(dim or [])
         d = len(value.shape)
-        if not value.pairs or other or d < 2 or sorted(axis % (d + 1) for axis in axes) != list(range(2, d + 1)):
+        axes = sorted(axis % (d + 1) for axis in ([dim] if isinstance(dim, int) else list(dim or [])))
+        if not value.pairs or other or d < 2 or axes != [i + 1 for i in range(d) if i != value.channel]:
             raise Uncovered(f"{node.place} is no mean over all positions")
         size = prod(value.positions)
-        made = self.windowed(value, torch.full((1, size), 1 / size, dtype=torch.float64), (1,) * len(value.positions))
-        shape = made.shape if keepdim else made.shape[:1]
-        return Value(made.register, shape, True, made.gaussian, made.mean_zero, made.layers)
+        one = (1,) * len(value.positions)
+        made = self.windowed(value, torch.full((1, size), 1 / size, dtype=torch.float64), one)
+        if keepdim:
+            return made
+        return replace(made, shape=(value.shape[value.channel],), channel=0)
 
 
 def _rows(x: Tensor, channel: int) -> Tensor:
     """(n, features), or (n, channels, P)."""
     return x if x.ndim == 2 else x.movedim(channel + 1, 1).flatten(2).contiguous()
+
+
+def _grid(positions: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns; one row of what has one axis only."""
+    return (prod(positions[:-1]), positions[-1]) if positions else (1, 1)
+
+
+def _by_axis(chosen: Tensor, before: tuple[int, int], after: tuple[int, int]) -> dict[str, Any]:
+    """The windows of rows and of columns, where windows do not overlap and are made of both."""
+    if bool((chosen.sum(0) > 1).any()):
+        return {}
+    found = torch.where(chosen.any(0), chosen.int().argmax(0), -1).reshape(before)
+    rows = torch.where(found.amax(1) < 0, -1, found.amax(1) // after[1])
+    columns = torch.where(found.amax(0) < 0, -1, found.amax(0) % after[1])
+    both = torch.where((rows[:, None] < 0) | (columns < 0), -1, rows[:, None] * after[1] + columns)
+    if not torch.equal(both, found):
+        return {}
+    return {"windows_of_rows": rows.numpy(), "windows_of_columns": columns.numpy()}
 
 
 def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int, ...]]:
@@ -346,7 +411,9 @@ def _patches(layer: Any, positions: tuple[int, ...]) -> tuple[Patches, tuple[int
     if len(positions) == 2:
         rows, _ = offsets(positions[:1], kernel[:1], stride[:1], dilation[:1], pads[2:], mode)
     steps = (kernel[-1], stride[-1], dilation[-1], pads[0], after[-1])
-    common = kernel == (3, 3) and stride == dilation == (1, 1) and pads == (1, 1, 1, 1) and min(positions) > 1
-    near = layer.padding_mode if common else None
     maps = index.numpy(), rows.numpy(), across.numpy(), padded[0].numpy()
-    return Patches(*maps, steps, near), after
+    taps = None
+    if after == positions and set(stride) == {1}:
+        axes = [(-pad, apart, count) for pad, apart, count in zip(reversed(pads[::2]), dilation, kernel, strict=True)]
+        taps = Taps(axes[0] if len(axes) == 2 else (0, 1, 1), axes[-1], mode == "circular")
+    return Patches(*maps, steps, positions[-1], taps), after

@@ -15,9 +15,13 @@ from .program import ON_A_LINE, Instruction, Program, Uncovered
 
 SEGMENT = 512
 """Columns at once: a few arrays of these stay in the innermost cache."""
+WHOLE = 32
+"""Loops run on to a multiple of it, whole vectors."""
 ROWS = 32
 """Rows that one thread takes at a time."""
-BLOCK = 2**21
+TILE = 64
+"""Columns that are mirrored at once."""
+BLOCK = 2**20
 """Entries of one matrix product."""
 DENSE, BEND, ADD = range(3)
 
@@ -32,44 +36,95 @@ class Chain(NamedTuple):
     slots: int
 
 
-def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+def _made(dtype: Any) -> Callable[..., None]:
     bent = BENT[np.dtype(dtype)]
-    half, zero, unequal = dtype(0.5), dtype(0), dtype(UNEQUAL)
+    half, zero, one, unequal = dtype(0.5), dtype(0), dtype(1), dtype(UNEQUAL)
 
     @compiled()
-    def bend_segment(k, g, t, size, r1, r2, start, pieces):  # type: ignore[no-untyped-def]
+    def bend_segment(k, g, t, size, r1, r2, start, law, pieces):  # type: ignore[no-untyped-def]
+        """A layer's law and φ in one pass, in place."""
+        w, bias, cw, cb = law[0], law[1], law[2], law[3]
         mixed, bend, slope, at_zero = pieces[0], pieces[1], pieces[2], pieces[3]
+        root = r2[start : start + size]
         if pieces[4] > 0:
             for q in range(size):
-                k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, r2[start + q], mixed, bend, slope, at_zero, True)
+                k[q], g[q], t[q] = bent(
+                    w * k[q] + bias,
+                    w * g[q],
+                    w * t[q] + (cw * k[q] + cb),
+                    r1,
+                    root[q],
+                    mixed,
+                    bend,
+                    slope,
+                    at_zero,
+                    True,
+                )
         else:
             for q in range(size):
-                k[q], g[q], t[q] = bent(k[q], g[q], t[q], r1, r2[start + q], mixed, bend, slope, at_zero, False)
+                k[q], g[q], t[q] = bent(
+                    w * k[q] + bias,
+                    w * g[q],
+                    w * t[q] + (cw * k[q] + cb),
+                    r1,
+                    root[q],
+                    mixed,
+                    bend,
+                    slope,
+                    at_zero,
+                    False,
+                )
 
     @compiled()
-    def rows(first, last, left, nngp, ntk, a, b, v1, v2, gram, near, codes, laws, pieces, slots, act1, act2, lines):  # type: ignore[no-untyped-def]
+    def mirror(matrix, first, last):  # type: ignore[no-untyped-def]
+        """Rows first to last from the diagonal on, as columns below it, while they are in the cache."""
+        n = matrix.shape[1]
+        tile = np.empty((TILE, ROWS), dtype)
+        for i in range(first, last):
+            for j in range(i + 1, last):
+                matrix[j, i] = matrix[i, j]
+        for left in range(last, n, TILE):
+            size, width = min(TILE, n - left), last - first
+            for i in range(width):
+                line = matrix[first + i, left : left + size]
+                for j in range(size):
+                    tile[j, i] = line[j]
+            for j in range(size):
+                line = matrix[left + j, first:last]
+                for i in range(width):
+                    line[i] = tile[j, i]
+
+    @compiled()
+    def rows(
+        first, last, left, nngp, ntk, a, b, v1, v2, roots, gram, near, codes, laws, pieces, slots, act1, act2, lines
+    ):  # type: ignore[no-untyped-def]
         """Rows first to last, from column `left`, of a Gram matrix from the diagonal on; nngp holds x·x' before.
 
         lines: of rows, becomes 1 where a pair is nearly opposite, or nearly parallel with different lengths.
         """
-        n, size = nngp.shape[1], a.shape[1]
+        n, size, root1, root2 = nngp.shape[1], a.shape[1], roots[0], roots[1]
         scale = dtype(1) / dtype(size)
-        registers = np.empty((slots, 3, SEGMENT), dtype)
+        registers = np.zeros((slots, 3, SEGMENT), dtype)
         for i in range(first, last):
-            begin = max(left, i) if gram else left
-            edge = near * np.sqrt(v1[i])
+            # From a multiple of what vector instructions take; the mirror then sets what is left of the diagonal.
+            begin = max(left, i - i % WHOLE) if gram else left
+            edge = near * root1[i]
             for start in range(begin, n, SEGMENT):
                 width = min(SEGMENT, n - start)
                 k, g, t = registers[0, 0], registers[0, 1], registers[0, 2]
-                found, v, line = 0, v2[start : start + width], nngp[i, start : start + width]
+                v, root, line = v2[start : start + width], root2[start : start + width], nngp[i, start : start + width]
                 for q in range(width):
                     k[q] = scale * line[q]
+                for q in range(width):
                     g[q] = half * (v1[i] + v[q]) - k[q]
+                for q in range(width):
                     t[q] = zero
-                    found += 1 if abs(k[q]) > edge * np.sqrt(v[q]) else 0
-                if found > 0:
+                found = zero
+                for q in range(width):
+                    found += one if abs(k[q]) > edge * root[q] else zero
+                if found > zero:
                     for q in range(width):
-                        bound = edge * np.sqrt(v[q])
+                        bound = edge * root[q]
                         if k[q] < -bound or (k[q] > bound and abs(v1[i] - v[q]) > unequal * (v1[i] + v[q])):
                             lines[i] = 1
                         if k[q] > bound:
@@ -78,11 +133,12 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                                 difference = a[i, c] - b[start + q, c]
                                 total += difference * difference
                             g[q] = half * scale * total
-                if gram and start == i:
-                    k[0], g[0] = v1[i], zero
+                if gram and start <= i < start + width:
+                    k[i - start], g[i - start] = v1[i], zero
+                several = (width + WHOLE - 1) // WHOLE * WHOLE
                 out = 0
                 for step in range(len(codes)):
-                    kind, one, two, out, act = (
+                    kind, source, two, out, act = (
                         codes[step, 0],
                         codes[step, 1],
                         codes[step, 2],
@@ -90,37 +146,39 @@ def _made(dtype: Any) -> tuple[Callable[..., None], Callable[..., None]]:
                         codes[step, 4],
                     )
                     k, g, t = registers[out, 0], registers[out, 1], registers[out, 2]
-                    k1, g1, t1 = registers[one, 0], registers[one, 1], registers[one, 2]
+                    k1, g1, t1 = registers[source, 0], registers[source, 1], registers[source, 2]
                     if kind == ADD:
                         k2, g2, t2 = registers[two, 0], registers[two, 1], registers[two, 2]
-                        for q in range(width):
+                        for q in range(several):
                             k[q] = k1[q] + k2[q]
                             g[q] = g1[q] + g2[q]
                             t[q] = t1[q] + t2[q]
+                        continue
+                    if source != out:
+                        for q in range(several):
+                            k[q] = k1[q]
+                            g[q] = g1[q]
+                            t[q] = t1[q]
+                    if act >= 0:
+                        bend_segment(k, g, t, several, act1[act, i], act2[act], start, laws[step], pieces[step])
                     else:
                         w, bias, cw, cb = laws[step, 0], laws[step, 1], laws[step, 2], laws[step, 3]
-                        for q in range(width):
-                            t[q] = w * t1[q] + cw * k1[q] + cb
-                            k[q] = w * k1[q] + bias
-                            g[q] = w * g1[q]
-                    if act >= 0:
-                        bend_segment(k, g, t, width, act1[act, i], act2[act], start, pieces[step])
+                        for q in range(several):
+                            t[q] = w * t[q] + (cw * k[q] + cb)
+                            k[q] = w * k[q] + bias
+                        for q in range(several):
+                            g[q] = w * g[q]
                 k, t = registers[out, 0], registers[out, 2]
                 last_t = ntk[i, start : start + width]
                 for q in range(width):
                     line[q] = k[q]
+                for q in range(width):
                     last_t[q] = t[q]
+        if gram:
+            mirror(nngp, first, last)
+            mirror(ntk, first, last)
 
-    @compiled()
-    def mirror(matrix, first, last):  # type: ignore[no-untyped-def]
-        """Rows first to last below the diagonal, from above it."""
-        tile = 32
-        for left in range(0, last, tile):
-            for i in range(first, last):
-                for j in range(left, min(left + tile, i)):
-                    matrix[i, j] = matrix[j, i]
-
-    return rows, mirror
+    return rows
 
 
 LOOPS = {np.dtype(np.float32): _made(np.float32), np.dtype(np.float64): _made(np.float64)}
@@ -136,37 +194,23 @@ def matrices(program: Program, each: Callable[..., None]) -> tuple[Tensor, Tenso
     a, b = x1.contiguous(), (x1 if x2 is None else x2).contiguous()
     side1 = Variances.of_vectors(program, a.numpy())
     side2 = side1 if gram else Variances.of_vectors(program, b.numpy())
-    nngp, ntk = (torch.empty(len(a), len(b), dtype=a.dtype) for _ in range(2))
+    # numpy asks for large pages, which are made in a fraction of the time.
+    nngp, ntk = (torch.from_numpy(np.empty((len(a), len(b)), a.numpy().dtype)) for _ in range(2))
     chain = _chain(program.instructions, a.numpy().dtype)
-    act1, act2 = side1.stacked(), side2.stacked()
+    act1, act2 = side1.stacked(), np.pad(side2.stacked(), ((0, 0), (0, WHOLE)))
     lines = np.zeros(len(a), np.int64)
     dtype = a.numpy().dtype.type
-    rows, mirror = LOOPS[a.numpy().dtype]
-    step = max(ROWS, BLOCK // len(b))
+    roots = np.sqrt(side1.first), np.sqrt(side2.first)
+    rows = LOOPS[a.numpy().dtype]
+    step = max(ROWS, BLOCK // len(b) // ROWS * ROWS)
     for first in range(0, len(a), step):
         last, left = min(first + step, len(a)), first if gram else 0
-        nngp[first:last, left:] = a[first:last] @ b[left:].T
-        shared = (
-            left,
-            nngp.numpy(),
-            ntk.numpy(),
-            a.numpy(),
-            b.numpy(),
-            side1.first,
-            side2.first,
-            gram,
-            dtype(1 - NEAR),
-        )
-        each(
-            rows,
-            [(i, min(i + ROWS, last), *shared, *chain, act1, act2, lines) for i in range(first, last, ROWS)],
-        )
+        torch.mm(a[first:last], b[left:].T, out=nngp[first:last, left:])
+        matrices = nngp.numpy(), ntk.numpy(), a.numpy(), b.numpy()
+        shared = (left, *matrices, side1.first, side2.first, roots, gram, dtype(1 - NEAR), *chain, act1, act2, lines)
+        each(rows, [(i, min(i + ROWS, last), *shared) for i in range(first, last, ROWS)])
         if program.begins_without_bias and lines.any():
             raise Uncovered(ON_A_LINE)
-    if gram:
-        size = 128
-        for matrix in (nngp, ntk):
-            each(mirror, [(matrix.numpy(), i, min(i + size, len(a))) for i in range(0, len(a), size)])
     return nngp, ntk
 
 

@@ -1,6 +1,8 @@
 """A fused scalar function as an entry of the registry: closed form where it is recognised, else quadrature."""
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ SOURCES = {
 }
 
 
+@lru_cache(maxsize=64)
 def entry(fused: Fused) -> Dual | Rule:
     """The dual of a fused function; of a straight line, the rule, which needs no Gaussian."""
     form = recognised(fused)
@@ -112,9 +115,15 @@ def _times(a: float, b: float, inner: Expectations) -> Expectations:
 
 
 def _by_quadrature(fused: Fused) -> Callable[..., Expectations]:
+    found: dict[float, list[float]] = {}
+
     def integrated(k: Tensor, v1: Tensor, v2: Tensor, gap: Tensor, deviation: Any) -> Expectations:
         largest = float(torch.maximum(v1.detach().max(), v2.detach().max()))
-        kinks = fused.kinks(largest)
+        # Those of a somewhat larger variance serve all tiles of a matrix.
+        bound = 2.0 ** math.ceil(math.log2(max(largest, 1e-12))) if math.isfinite(largest) else largest
+        if bound not in found:
+            found[bound] = fused.kinks(bound)
+        kinks = found[bound]
         if not kinks:
             try:
                 return by_series(fused, k, v1, v2, gap)

@@ -6,7 +6,7 @@ pointwise operations alone is a function of it, whose parts are correlated and m
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -132,6 +132,7 @@ class Fused:
             return bool(((there + back).abs() <= 1e-13 * (1 + there.abs())).all())
 
 
+@lru_cache(maxsize=8)
 def fuse(graph: Graph) -> tuple[dict[int, Fused], set[int]]:
     """The fused functions, by the index of the node whose value they are, and the nodes that are seen only in them.
 

@@ -1,5 +1,7 @@
 """How long each node's moments are needed: a deep network must not keep those of all its layers."""
 
+from functools import lru_cache
+
 from ...network.watching import Graph, Node
 from .joint import is_pointwise
 from .pointwise import ADD, NEGATE, SAME, SUBTRACT
@@ -7,6 +9,7 @@ from .pointwise import ADD, NEGATE, SAME, SUBTRACT
 SUMS = frozenset((*ADD, *SUBTRACT, *NEGATE, *SAME))
 
 
+@lru_cache(maxsize=8)
 def last_uses(graph: Graph) -> dict[int, int]:
     """The index of the last node that may ask for a node's value, by the node's index.
 

@@ -221,16 +221,6 @@ def test_attention_without_a_limit_is_named(name):
     assert raised.value.remedy
 
 
-def test_torch_attention_is_refused_by_name():
-    x = torch.randn(2, 4, 8)
-    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    heads = Written(lambda m, x: m.c(m.h(x, x, x, need_weights=False)[0].mean(1)), h=nn.MultiheadAttention(8, 2))
-    heads.c = nn.Linear(8, 1)
-    for model in (nn.Sequential(encoder, nn.Flatten(), nn.Linear(32, 1)), heads):
-        with pytest.raises(NoRuleError, match=r"stay random.*scale=1/d"):
-            limit_of(model, Initialization(1.5, 0.1)).ntk(x)
-
-
 # Graphs, positions, several inputs, several outputs
 
 

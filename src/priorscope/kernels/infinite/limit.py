@@ -35,6 +35,8 @@ FEW_POINTS = 2
 """A second run must do the same with so many."""
 TEMPORARIES = 5
 """Copies of one node's numbers that its rule makes on the way."""
+FEW_HEADS = 16
+"""Of attention: fewer are warned of."""
 SMALL = 2**16
 """Entries, times (pairs of) positions, below which the plain path is as fast as starting the compiled one."""
 
@@ -245,6 +247,7 @@ class Limit:
         if not self._warned:
             self._warned = True
             self._warn_of_uniform_readers()
+            self._warn_of_few_heads()
 
     def _watched(self, x: Inputs) -> Graph:
         training = tuple(module.training for module in self.model.modules())
@@ -277,6 +280,19 @@ class Limit:
                     PriorscopeWarning,
                     stacklevel=2,
                 )
+
+    def _warn_of_few_heads(self) -> None:
+        layers = (getattr(step.layer, "module", None) for step in self._steps)
+        few = [m for m in layers if isinstance(m, nn.MultiheadAttention) and m.num_heads < FEW_HEADS]
+        if few:
+            name = next(name for name, module in self.model.named_modules() if module is few[0])
+            warnings.warn(
+                f"`{name or 'the model'}` has {few[0].num_heads} heads, where the limit takes infinitely many: kernels "
+                f"of networks with so few are random around it ({len(few)} layers of attention have fewer than "
+                f"{FEW_HEADS}).",
+                PriorscopeWarning,
+                stacklevel=2,
+            )
 
 
 class LimitKernel(Kernel):

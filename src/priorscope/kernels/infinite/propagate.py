@@ -20,7 +20,7 @@ from .joint import expected, joint
 from .law import Law
 from .lifetimes import last_uses
 from .moments import Moments, Refused, with_own, with_variances
-from .registry import Dual, Expectations, Rule, find
+from .registry import Dual, Estimated, Expectations, Rule, find
 from .scores import Scores
 from .shape_calls import RESHAPES
 from .shortcut import shortcut
@@ -91,7 +91,10 @@ def propagate(graph: Graph, law: Law, start: list[Data]) -> Passed:
     if not isinstance(output, Ref):
         cause = f"is a {type(output).__name__}, of which no part was chosen"
         raise NoRuleError("the output of the model", cause, "Choose one: readout=lambda out: out[0]")
-    result = _value(output, values)
+    try:
+        result = _value(output, values)
+    except Refused as refused:
+        raise NoRuleError("the output of the model", refused.cause, refused.remedy) from None
     if not isinstance(result, Moments) or result.is_input:
         cause = "gives no tensor that random layers make from the input"
         raise NoRuleError(
@@ -130,6 +133,8 @@ def _value(ref: Ref, values: dict[int, Any]) -> Any:
         if not isinstance(value, (tuple, dict)) or not isinstance(part, int):
             raise Refused("uses a part of another node's output", "Use EmpiricalNTK")
         value = value[part]
+    if value is None:
+        raise Refused("is given weights of attention, which stay random in the limit", "Use its first output alone")
     return value
 
 
@@ -183,7 +188,8 @@ def _apply(node: Node, law: Law, values: dict[int, Any], steps: list[Step], fuse
         if entry is None:
             raise Refused("no infinite-width rule", _remedy(node))
         if node.kind == "module" and kwargs:
-            args, kwargs = inspect.signature(node.target.forward).bind(*args, **kwargs).args, {}
+            bound = inspect.signature(node.target.forward).bind(*args, **kwargs)
+            args, kwargs = bound.args, bound.kwargs
         result, error = _ruled(entry, node, law, args, kwargs)
     except Refused as refused:
         several = joint(node, values)
@@ -269,7 +275,8 @@ def _with_sides(result: Any, first: Any, second: Any) -> Any:
 
 def _once(entry: Rule | Dual, node: Node, law: Law, args: Any, kwargs: Any) -> tuple[Any, float]:
     if isinstance(entry, Rule):
-        return entry.function(node.target if node.kind == "module" else node, *args, init=law, **kwargs), 0.0
+        result = entry.function(node.target if node.kind == "module" else node, *args, init=law, **kwargs)
+        return result if isinstance(result, Estimated) else (result, 0.0)
     function = node.target if entry.scalar is None else entry.scalar
     return _pointwise(entry, function, *_bind(entry, node, args, kwargs), law.is_standard)
 

@@ -31,6 +31,13 @@ class Expectations(NamedTuple):
     deviation: Tensor | None = None
 
 
+class Estimated(NamedTuple):
+    """What a rule without a closed form returns: its value, and a bound of its relative error."""
+
+    value: Any
+    error: float
+
+
 @dataclass(frozen=True)
 class Rule:
     """A registered rule: `function(layer, *arguments, init)`; layer is the module, or the watched node of a call."""
@@ -62,7 +69,7 @@ FALLBACKS: dict[str, Callable[..., Any]] = {}
 """What may stand in where a node has no rule, if the user asks for it: `f(limit, **options)` makes a KernelPair."""
 
 
-def rule(*keys: Any, pairs: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rule(*keys: Any, pairs: bool = False, name: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers an infinite-width rule for module classes or torch functions.
 
     The function is called as `f(layer, *arguments, init=init, **keywords)`: layer is the module (or, for a torch
@@ -72,10 +79,11 @@ def rule(*keys: Any, pairs: bool = False) -> Callable[[Callable[..., Any]], Call
     Args:
         keys: module classes (nn.Linear) or torch functions (F.linear).
         pairs: whether it needs the moments between all pairs of positions of its input (pooling does).
+        name: for `explain`; left out, that of the function.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        entry = Rule(function, _title(function), _source(function), pairs)
+        entry = Rule(function, name or _title(function), _source(function), pairs)
         RULES.update(dict.fromkeys(keys, entry))
         return function
 
@@ -136,7 +144,8 @@ def is_changed(module: nn.Module) -> bool:
     return is_hooked(module) or is_parametrized(module)
 
 
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.TransformerEncoder, nn.TransformerEncoderLayer)
+"""Torch's own modules that are opened, and seen by the modules inside."""
 
 
 def is_leaf(module: nn.Module) -> bool:

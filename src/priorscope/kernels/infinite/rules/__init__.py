@@ -2,6 +2,7 @@
 
 from . import (
     arithmetic,
+    attention,
     convolution,
     embedding,
     identity,
@@ -16,6 +17,7 @@ from . import (
 
 __all__ = [
     "arithmetic",
+    "attention",
     "convolution",
     "embedding",
     "identity",

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....network.watching import Node
 from ..law import Law
@@ -111,23 +111,6 @@ def scaled_dot_product_attention(
         return torch.softmax(a, -1)
 
     return attended(weights.map(attention), value, call.shape[1:])
-
-
-@rule(nn.MultiheadAttention)
-def multihead_attention(layer: nn.Module, *inputs: Any, init: Law) -> Moments:
-    """Scores q k/√d stay random in the limit, under a softmax without a closed form. Source: Hron et al. 2020
-    (2006.10540)."""
-    raise Refused(
-        "is attention by a softmax of q k/√d, whose scores stay random (Gaussian) in the limit, so that no closed rule "
-        "is known",
-        "Write it with F.scaled_dot_product_attention(q, q, v, scale=1/d), or use EmpiricalNTK",
-    )
-
-
-@rule(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.TransformerEncoder, nn.TransformerDecoder)
-def transformer_layer(layer: nn.Module, *inputs: Any, init: Law) -> Moments:
-    """As nn.MultiheadAttention. Source: Hron et al. 2020 (2006.10540)."""
-    return multihead_attention(layer, *inputs, init=init)
 
 
 def _argument(call: Node, place: int, name: str) -> Any:

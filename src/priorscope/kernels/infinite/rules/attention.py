@@ -84,7 +84,7 @@ def attended(m: Moments, mask: Tensor | None) -> tuple[Moments, float]:
         found = random_scores.between(m.nngp, m.tangent, first.nngp, second.nngp, sides[0], sides[1], mask, one_set)
         v1, v2 = (one.nngp.diagonal(dim1=-2, dim2=-1) for one in sides)
     after = m.replace(
-        nngp=found.nngp, gap=found.gap, tangent=found.tangent, v1=v1, v2=v2, opposition=None, own=None, gaussian=False
+        nngp=found.nngp, gap=found.gap, tangent=found.tangent, v1=v1, v2=v2, deviation=None, own=None, gaussian=False
     )
     return after, found.error
 

@@ -2,10 +2,14 @@
 
 For each row of `layers.py`: the means over drawn networks of the NTK (standard and ntk rates) and of the NNGP, against
 the limit, in bootstrap standard errors; and how fast one network's kernel approaches the limit as its width grows.
+
+The networks are what takes long: a run that keeps them (`Config.keep`) goes on where an earlier one stopped.
 """
 
 import math
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,10 +23,12 @@ from tqdm import tqdm
 from ..errors import PriorscopeWarning
 from ..kernels.infinite import infinite_width
 from ..kernels.infinite.registry import RULES
-from ..network.initialization import Initialization, layers_with_a_law
+from ..network.initialization import Initialization
+from ..network.weights import layers_with_a_law
 from ..plot import style
 from . import statistics
 from .experiment import Config, Criterion, Outcome, experiment
+from .kept import kept
 from .layers import ROWS, Row
 
 LAW: dict[str, Any] = {"weight_variance": 1.8, "bias_variance": 0.2}
@@ -46,7 +52,7 @@ def cases() -> dict[str, Any]:
         "full": {"widths": list(FULL["widths"]), "networks": FULL["networks"]},
         "quick": {"widths": list(QUICK["widths"]), "networks": QUICK["networks"]},
         "first_seed": FIRST_SEED,
-        "rows": [row.layer for row in ROWS],
+        "rows": [{"layer": row.layer, "family": row.family, "point": list(row.shape)} for row in ROWS],
         "criterion": {
             "quantile": statistics.QUANTILE,
             "bootstraps": BOOTSTRAPS,
@@ -67,15 +73,21 @@ def cases() -> dict[str, Any]:
 )
 def run(config: Config) -> Outcome:
     """Every row; narrow networks and few draws by default, wide ones and 200 draws in full."""
-    return measure(ROWS, FULL if config.full else QUICK, FIRST_SEED + config.seed, config.progress)
+    return measure(ROWS, FULL if config.full else QUICK, FIRST_SEED + config.seed, config.progress, config.keep)
 
 
-def measure(rows: tuple[Row, ...], settings: dict[str, Any], first_seed: int, progress: bool = False) -> Outcome:
-    """What `run` reports, of these rows."""
+def measure(
+    rows: tuple[Row, ...],
+    settings: dict[str, Any],
+    first_seed: int,
+    progress: bool = False,
+    keep: Path | None = None,
+) -> Outcome:
+    """What `run` reports, of these rows; keep: a folder for the kernels of the networks that were drawn."""
     numbers: dict[str, Any] = {}
     criteria: list[Criterion] = []
     for row in tqdm(rows, desc="layers", disable=not progress):
-        numbers[row.layer] = _row(row, settings["widths"], settings["networks"], first_seed)
+        numbers[row.layer] = _row(row, settings["widths"], settings["networks"], first_seed, keep)
         for kind, found in numbers[row.layer]["kinds"].items():
             name = f"{row.layer}, {kind}: deviation in standard errors at width {settings['widths'][-1]}"
             criteria.append(Criterion(name, found["at_wide"], "<=", found["threshold"], exact=False))
@@ -87,25 +99,34 @@ def measure(rows: tuple[Row, ...], settings: dict[str, Any], first_seed: int, pr
     return Outcome(tuple(criteria), {"settings": settings, "rows": numbers}, (note,))
 
 
-def points(shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(POINTS, *shape, generator=torch.Generator().manual_seed(POINTS_SEED), dtype=torch.float64)
+def points(row: Row) -> Tensor:
+    generator = torch.Generator().manual_seed(POINTS_SEED)
+    if row.ids is not None:
+        return torch.randint(row.ids, (POINTS, *row.shape), generator=generator)
+    return torch.randn(POINTS, *row.shape, generator=generator, dtype=torch.float64)
+
+
+def lawless(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters without a law: gains and biases of normalisations, position encodings."""
+    lawful = {id(p) for _, layer in layers_with_a_law(model) for p in (layer.weight, getattr(layer, "bias", None))}
+    return {name: p for name, p in model.named_parameters() if id(p) not in lawful}
 
 
 def rates_of(model: nn.Module, init: Initialization) -> dict[str, float]:
-    """The law's rates; 1 for what has no law (gains of normalisations)."""
-    lawful = {id(p) for _, layer in layers_with_a_law(model) for p in layer.parameters(recurse=False)}
-    return init.rates(model, **{name: 1.0 for name, p in model.named_parameters() if id(p) not in lawful})
+    """The law's rates; 1 for what has no law."""
+    return init.rates(model, **dict.fromkeys(lawless(model), 1.0))
 
 
 def grams(row: Row, width: int, networks: int, first_seed: int) -> dict[str, Tensor]:
     """{parameter name: (s, n, n)}: JJᵀ of each parameter of each drawn network, by plain autograd, point by point."""
-    model, x, init = _made(row, width), points(row.shape), Initialization(**LAW)
-    names = [name for name, _ in model.named_parameters()]
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    model, x, init = _made(row, width), points(row), Initialization(**LAW)
+    parameters = dict(model.named_parameters())
+    parts: dict[str, list[Tensor]] = {name: [] for name in parameters}
     for seed in range(first_seed, first_seed + networks):
         _draw(init, model, seed)
-        rows = [torch.autograd.grad(model(x[i : i + 1]).sum(), list(model.parameters())) for i in range(len(x))]
-        for name, jacobian in zip(names, zip(*rows, strict=True), strict=True):
+        outputs = [_read(row, model(x[i : i + 1])) for i in range(len(x))]
+        rows = [torch.autograd.grad(out.sum(), list(parameters.values()), materialize_grads=True) for out in outputs]
+        for name, jacobian in zip(parameters, zip(*rows, strict=True), strict=True):
             j = torch.stack(jacobian).flatten(1)
             parts[name].append(j @ j.T)
     return {name: torch.stack(part) for name, part in parts.items()}
@@ -124,34 +145,49 @@ def samples(row: Row, width: int, networks: int, first_seed: int) -> dict[str, T
     return answer
 
 
-def limits(row: Row, width: int, law: dict[str, Any]) -> dict[str, Tensor]:
-    """{kind: (entries,)}: the limit's kernels; in "standard" on the scale of this width."""
-    model, x, answer = _made(row, width), points(row.shape), {}
-    for parameterization in ("standard", "ntk"):
+def limits(
+    row: Row, width: int, law: dict[str, Any], parameterizations: tuple[str, ...] = ("standard", "ntk")
+) -> dict[str, Tensor]:
+    """{kind: (entries,)}: the limit's kernels; in "standard" on the scale of this width, else the same at all."""
+    model, x, answer = _made(row, width), points(row), {}
+    for parameterization in parameterizations:
         init = Initialization(**law, parameterization=parameterization)
         _draw(init, model, 0)
-        pair = infinite_width(model, init, rates_of(model, init))(x)
+        pair = infinite_width(model, init, rates_of(model, init), readout=row.readout)(x)
         answer[f"ntk, {parameterization}"], answer["nngp"] = _entries(pair.ntk), _entries(pair.nngp)
     return answer
 
 
-def _row(row: Row, widths: tuple[int, ...], networks: int, first_seed: int) -> dict[str, Any]:
-    drawn = {width: samples(row, width, networks, first_seed) for width in widths}
-    laws = {width: limits(row, width, LAW) for width in widths}
-    wrong, (narrow, wide) = limits(row, widths[-1], WRONG), (widths[0], widths[-1])
+def named(row: Row) -> tuple[str, str]:
+    """The rule's name and its source, of the registry or of `explain`."""
+    if not isinstance(row.key, str):
+        return RULES[row.key].name, RULES[row.key].source
+    model, init = _made(row, 4), Initialization(**LAW)
+    _draw(init, model, 0)
+    limit = infinite_width(model, init, rates_of(model, init), points(row), row.readout)
+    step = next(step for step in limit.explain().steps if row.key in step.rule)
+    return step.rule, step.source
+
+
+def _row(row: Row, widths: tuple[int, ...], networks: int, first_seed: int, keep: Path | None) -> dict[str, Any]:
+    def draw(count: int) -> dict[str, Tensor]:
+        every = {width: samples(row, width, count, first_seed) for width in widths}
+        return {f"{kind}, {width}": found for width, kinds in every.items() for kind, found in kinds.items()}
+
+    drawn = kept(None if keep is None else keep / _file(row, widths, networks, first_seed), draw, networks)
+    narrow, wide = widths[0], widths[-1]
+    laws = {wide: limits(row, wide, LAW)}
+    laws |= {width: laws[wide] | limits(row, width, LAW, ("standard",)) for width in widths[:-1]}
+    wrong = limits(row, wide, WRONG)
     kinds = {}
     for kind in KINDS:
         means = {
-            width: statistics.BootstrappedMean.of(drawn[width][kind], BOOTSTRAPS, seed=0) for width in (narrow, wide)
+            width: statistics.BootstrappedMean.of(drawn[f"{kind}, {width}"], BOOTSTRAPS, seed=0)
+            for width in (narrow, wide)
         }
         at_narrow, at_wide = (means[width].statistic(laws[width][kind]) for width in (narrow, wide))
         criterion = statistics.Criterion(f"{row.layer}, {kind}", narrow, wide, at_narrow, at_wide, means[wide].quantile)
-        deviation = [
-            float(
-                ((drawn[width][kind] - laws[width][kind]).norm(dim=1) / laws[width][kind].norm()).square().mean().sqrt()
-            )
-            for width in widths
-        ]
+        deviation = [_distance(drawn[f"{kind}, {width}"], laws[width][kind]) for width in widths]
         law = laws[wide][kind]
         kinds[kind] = {
             "at_narrow": at_narrow,
@@ -165,8 +201,22 @@ def _row(row: Row, widths: tuple[int, ...], networks: int, first_seed: int) -> d
             "deviation": deviation,
             "slope": float(np.polyfit(np.log(widths), np.log(deviation), 1)[0]),
         }
-    entry = RULES[row.key]
-    return {"family": row.family, "rule": entry.name, "source": entry.source, "widths": widths, "kinds": kinds}
+    rule, source = named(row)
+    return {"family": row.family, "rule": rule, "source": source, "widths": widths, "kinds": kinds}
+
+
+def _distance(found: Tensor, law: Tensor) -> float:
+    """One network's distance from the limit, relative, the root mean square over networks."""
+    return float(((found - law).norm(dim=1) / law.norm()).square().mean().sqrt())
+
+
+def _file(row: Row, widths: tuple[int, ...], networks: int, first_seed: int) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", row.layer.lower()).strip("-")
+    return f"{words}_widths-{'-'.join(map(str, widths))}_networks-{networks}_seed-{first_seed}.npz"
+
+
+def _read(row: Row, output: Any) -> Tensor:
+    return output if row.readout is None else row.readout(output)
 
 
 def _made(row: Row, width: int) -> nn.Module:
@@ -175,9 +225,16 @@ def _made(row: Row, width: int) -> nn.Module:
 
 
 def _draw(init: Initialization, model: nn.Module, seed: int) -> None:
+    """All weights by the law. What has none stays as it is, if it is constant (gains); position encodings are drawn
+    anew as independent numbers of mean square 1, which is what their rule takes them for."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PriorscopeWarning)  # gains of normalisations have no law: they stay 1
+        warnings.simplefilter("ignore", PriorscopeWarning)
         init.apply_(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in lawless(model).values():
+        if parameter.detach().unique().numel() > 1:
+            entries = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data = entries / entries.square().mean().sqrt()
 
 
 def _entries(matrices: Tensor) -> Tensor:

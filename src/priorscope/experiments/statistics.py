@@ -5,6 +5,7 @@ b/width of the fit a + b/width over two widths (b < 0 counts as 0; at most the q
 clearly where its statistic exceeds twice that threshold. All of it is printed by `str`.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,14 @@ def covariance_quantile(covariance: Tensor, networks: int, draws: int, seed: int
     return float(torch.cat(null).quantile(QUANTILE))
 
 
+@functools.lru_cache(maxsize=4)
+def _resamplings(size: int, draws: int, seed: int) -> Tensor:
+    """(draws, size): how often each of `size` samples is drawn, with replacement."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(size, (size,), generator=generator) for _ in range(draws)]
+    return torch.stack([one.bincount(minlength=size) for one in drawn])
+
+
 @dataclass(frozen=True)
 class BootstrappedMean:
     """The mean over networks of samples (s, m), its bootstrap standard errors, and the quantile of their null.
@@ -47,13 +56,9 @@ class BootstrappedMean:
 
     @classmethod
     def of(cls, samples: Tensor, draws: int, seed: int) -> "BootstrappedMean":
-        generator = torch.Generator().manual_seed(seed)
         s = len(samples)
-        counts = torch.stack(
-            [torch.randint(s, (s,), generator=generator).bincount(minlength=s) for _ in range(draws)]
-        ).to(samples)
         mean = samples.mean(0)
-        deviations = counts @ samples / s - mean
+        deviations = _resamplings(s, draws, seed).to(samples) @ samples / s - mean
         error = deviations.square().mean(0).sqrt()
         null = (deviations.abs() / error).amax(1)
         return cls(mean, error, float(null.quantile(QUANTILE)))

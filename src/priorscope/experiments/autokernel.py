@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..errors import PriorscopeWarning
 from ..kernels.infinite import infinite_width
 from ..kernels.infinite.registry import RULES
-from ..network.initialization import Initialization
+from ..network.initialization import Initialization, Parameterization
 from ..network.weights import layers_with_a_law
 from ..plot import style
 from . import statistics
@@ -35,6 +35,8 @@ LAW: dict[str, Any] = {"weight_variance": 1.8, "bias_variance": 0.2}
 WRONG: dict[str, Any] = {"weight_variance": 2.07, "bias_variance": 0.2}
 """A law that is 15 % off, which the criterion must refute."""
 POINTS, POINTS_SEED, FIRST_SEED, BOOTSTRAPS = 3, 3, 10_000, 4000
+OWN_SEEDS = 1_000_000
+"""Added to a network's seed where parameters without a law are drawn: its weights begin with that seed's numbers."""
 QUICK: dict[str, Any] = {"widths": (16, 32, 64), "networks": 60}
 FULL: dict[str, Any] = {"widths": (64, 128, 256), "networks": 200}
 KINDS = ("nngp", "ntk, standard", "ntk, ntk")
@@ -52,7 +54,10 @@ def cases() -> dict[str, Any]:
         "full": {"widths": list(FULL["widths"]), "networks": FULL["networks"]},
         "quick": {"widths": list(QUICK["widths"]), "networks": QUICK["networks"]},
         "first_seed": FIRST_SEED,
-        "rows": [{"layer": row.layer, "family": row.family, "point": list(row.shape)} for row in ROWS],
+        "rows": [
+            {"layer": row.layer, "family": row.family, "point": list(row.shape), "times width": row.wider}
+            for row in ROWS
+        ],
         "criterion": {
             "quantile": statistics.QUANTILE,
             "bootstraps": BOOTSTRAPS,
@@ -87,9 +92,10 @@ def measure(
     numbers: dict[str, Any] = {}
     criteria: list[Criterion] = []
     for row in tqdm(rows, desc="layers", disable=not progress):
-        numbers[row.layer] = _row(row, settings["widths"], settings["networks"], first_seed, keep)
+        widths = tuple(row.wider * width for width in settings["widths"])
+        numbers[row.layer] = _row(row, widths, settings["networks"], first_seed, keep)
         for kind, found in numbers[row.layer]["kinds"].items():
-            name = f"{row.layer}, {kind}: deviation in standard errors at width {settings['widths'][-1]}"
+            name = f"{row.layer}, {kind}: deviation in standard errors at width {widths[-1]}"
             criteria.append(Criterion(name, found["at_wide"], "<=", found["threshold"], exact=False))
         power = max(kind["wrong"] / (2 * kind["threshold"]) for kind in numbers[row.layer]["kinds"].values())
         criteria.append(
@@ -146,7 +152,7 @@ def samples(row: Row, width: int, networks: int, first_seed: int) -> dict[str, T
 
 
 def limits(
-    row: Row, width: int, law: dict[str, Any], parameterizations: tuple[str, ...] = ("standard", "ntk")
+    row: Row, width: int, law: dict[str, Any], parameterizations: tuple[Parameterization, ...] = ("standard", "ntk")
 ) -> dict[str, Tensor]:
     """{kind: (entries,)}: the limit's kernels; in "standard" on the scale of this width, else the same at all."""
     model, x, answer = _made(row, width), points(row), {}
@@ -230,7 +236,7 @@ def _draw(init: Initialization, model: nn.Module, seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PriorscopeWarning)
         init.apply_(model, seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + OWN_SEEDS)
     for parameter in lawless(model).values():
         if parameter.detach().unique().numel() > 1:
             entries = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -285,22 +291,24 @@ def table(numbers: dict[str, Any]) -> str:
 
 
 def draw(outcome: Outcome) -> Figure:
-    """One network's distance from the limit against width, a panel a family; and all deviations over thresholds."""
+    """One network's distance from the limit against width, a panel a family; beside them all deviations of the mean."""
     rows = outcome.numbers["rows"]
     families = list(dict.fromkeys(entry["family"] for entry in rows.values()))
-    figure, axes = plt.subplots(
-        2, math.ceil((len(families) + 1) / 2), figsize=(13.5, 8), layout="constrained", squeeze=False
-    )
-    for ax, family in zip(axes.flat, families, strict=False):
+    across = min(3, len(families))
+    down = math.ceil(len(families) / across)
+    figure = plt.figure(figsize=(4.6 * across + 5.5, max(4.4 * down, 1.5 + 0.155 * len(rows))), layout="constrained")
+    grid = figure.add_gridspec(down, across + 1, width_ratios=[1.0] * across + [1.1])
+    for i, family in enumerate(families):
+        ax = figure.add_subplot(grid[i // across, i % across])
         _draw_family(ax, family, {layer: entry for layer, entry in rows.items() if entry["family"] == family})
-    _draw_deviations(axes.flat[len(families)], rows)
-    for ax in axes.flat[len(families) + 1 :]:
-        ax.remove()
+        if i % across == 0:
+            ax.set_ylabel("one network's NTK: distance from the limit")
+    _draw_deviations(figure.add_subplot(grid[:, across]), rows)
     return figure
 
 
 def _draw_family(ax: Axes, family: str, rows: dict[str, Any]) -> None:
-    style.axes(ax, xlabel="width", ylabel="one network's NTK: distance from the limit", title=family)
+    style.axes(ax, xlabel="width", title=family)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     for i, (layer, entry) in enumerate(rows.items()):
@@ -308,17 +316,19 @@ def _draw_family(ax: Axes, family: str, rows: dict[str, Any]) -> None:
         found = entry["kinds"]["ntk, ntk"]
         label = f"{layer} ({found['slope']:.2f})"
         ax.plot(entry["widths"], found["deviation"], dashes, marker="o", ms=3, lw=1.3, color=colour, label=label)
-    widths = next(iter(rows.values()))["widths"]
+    widths = sorted({width for entry in rows.values() for width in entry["widths"]})
     top = max(entry["kinds"]["ntk, ntk"]["deviation"][0] for entry in rows.values())
-    ax.plot(
-        widths, [1.25 * top * (widths[0] / w) ** 0.5 for w in widths], color=style.BLACK, lw=0.8, label="width^(−1/2)"
-    )
+    low = min(entry["kinds"]["ntk, ntk"]["deviation"][-1] for entry in rows.values())
+    guide = [1.25 * top * (widths[0] / w) ** 0.5 for w in widths]
+    ax.plot(widths, guide, color=style.BLACK, lw=0.8, label="width^(−1/2)")
     ax.set_xticks(list(widths), [str(w) for w in widths])
     ax.minorticks_off()
-    ax.legend(frameon=False, fontsize=7, ncols=2 if len(rows) > 8 else 1, loc="lower left")
-    low = min(entry["kinds"]["ntk, ntk"]["deviation"][-1] for entry in rows.values())
-    ax.set_ylim(low / (8 if len(rows) > 5 else 5), 1.6 * top)
-    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if low / 2 < t < 1.6 * top]
+    ax.legend(frameon=False, fontsize=6.5, loc="lower left", borderpad=0.1, labelspacing=0.25)
+    # The legend takes the lower part: as many lines of it as there are rows.
+    share = min(0.62, 0.045 * (len(rows) + 2))
+    high = 1.6 * top
+    ax.set_ylim(high * (0.9 * low / high) ** (1 / (1 - share)), high)
+    ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0) if 0.7 * low < t < high]
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
 
 
@@ -328,7 +338,8 @@ def _draw_deviations(ax: Axes, rows: dict[str, Any]) -> None:
         shares = [entry["kinds"][kind]["at_wide"] / entry["kinds"][kind]["threshold"] for entry in rows.values()]
         ax.plot(shares, range(len(shares)), marker, color=colour, ms=4, label=kind)
     ax.axvline(1, color=style.BLACK, lw=0.8, ls="--")
-    ax.set_yticks(range(len(rows)), list(rows), fontsize=6)
-    ax.invert_yaxis()
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=7)
+    ax.set_ylim(len(rows) - 0.4, -0.6 - 0.04 * len(rows))
+    ax.grid(axis="y", lw=0.3, color="#dddddd")
     ax.set_xlim(left=0)
-    style.legend(ax, loc="lower right")
+    style.legend(ax, loc="upper center", ncols=len(KINDS), columnspacing=0.8, handletextpad=0.1)

@@ -57,6 +57,7 @@ class Row:
     """key: of the registry; or, for what has no single one, words in the name that `explain` gives to the rule.
 
     ids: where points are not numbers but ids, how many there are. readout: which part of the output is the function.
+    wider: a factor of all widths, for scores of attention whose mean is off by as much as 10/width.
     """
 
     family: str
@@ -66,6 +67,7 @@ class Row:
     shape: tuple[int, ...] = VECTOR
     ids: int | None = None
     readout: Callable[[Any], Tensor] | None = None
+    wider: int = 1
 
 
 KINKED, SMOOTH, FUSED, BRANCHES, SEVERAL, NORMS, CONVOLUTIONS, TRANSPOSED, POSITIONS, SEQUENCES, ATTENDING = (
@@ -246,9 +248,9 @@ ROWS = (
     Row(SEQUENCES, "nn.RNN, two ReLU layers", nn.RNN, RECURRENT["rnn, two relu layers, mean over time"], SEQUENCE),
     Row(SEQUENCES, "nn.RNN, both directions", nn.RNN, RECURRENT["rnn, both directions"], SHORT),
     Row(ATTENDING, "softmax(q qᵀ/d) v", torch.matmul, ATTENTION["softmax attention, 1/d"], SEQUENCE),
-    Row(ATTENDING, "relu(q qᵀ/d) v", torch.matmul, ATTENTION["relu attention, 1/d"], SEQUENCE),
+    Row(ATTENDING, "relu(q qᵀ/d) v", torch.matmul, ATTENTION["relu attention, 1/d"], SEQUENCE, wider=4),
     Row(ATTENDING, "independent queries and keys", torch.matmul, ATTENTION["independent queries and keys"], SEQUENCE),
     Row(ATTENDING, "four heads", F.scaled_dot_product_attention, lambda w: ATTENTION["four heads"](w // 2), SEQUENCE),
-    Row(ATTENDING, "class token", torch.cat, ATTENTION["class token"], SEQUENCE),
+    Row(ATTENDING, "class token", torch.cat, ATTENTION["class token"], SEQUENCE, wider=4),
     Row(ATTENDING, "transformer encoder", torch.matmul, ATTENTION["transformer encoder"], SEQUENCE),
 )

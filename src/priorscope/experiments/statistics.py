@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 QUANTILE = 0.999
+ROUNDING, AGREE = 1e-12, 1e-9
+"""Relative to its mean: the standard error of an entry that all samples have alike, and how near it is to be to a law.
+"""
 AT_ONCE = 500
 """Repetitions that are simulated at once."""
 
@@ -60,12 +63,18 @@ class BootstrappedMean:
         mean = samples.mean(0)
         deviations = _resamplings(s, draws, seed).to(samples) @ samples / s - mean
         error = deviations.square().mean(0).sqrt()
-        null = (deviations.abs() / error).amax(1)
-        return cls(mean, error, float(null.quantile(QUANTILE)))
+        random = error > ROUNDING * mean.abs()
+        null = deviations.abs()[:, random] / error[random]
+        quantile = float(null.amax(1).quantile(QUANTILE)) if bool(random.any()) else 0.0
+        return cls(mean, error, quantile)
 
     def statistic(self, law: Tensor) -> float:
-        """The largest deviation from a law's mean, in standard errors."""
-        return float(((self.mean - law).abs() / self.error).max())
+        """The largest deviation from a law's mean, in standard errors; of an entry that is the same in all samples
+        (the square of a sign), 0 where it is the law's, else infinite."""
+        deviation = (self.mean - law).abs()
+        random = self.error > ROUNDING * self.mean.abs()
+        equal = deviation <= AGREE * self.mean.abs()
+        return float(torch.where(random, deviation / self.error, torch.where(equal, 0.0, torch.inf)).max())
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,7 @@ HEADS = (
     "layer",
     "rule",
     "kernel",
+    "width",
     "error of the mean",
     "from sampling",
     "z",
@@ -269,9 +270,10 @@ def cells(numbers: dict[str, Any]) -> list[tuple[str, ...]]:
             layer,
             entry["rule"],
             kind,
+            str(entry["widths"][-1]),
             f"{found['error']:.1e}",
             f"{found['sampling_error']:.1e}",
-            f"{found['at_wide']:.2f}",
+            f"{found['at_wide']:.2f}" + ("" if found["at_wide"] <= found["threshold"] else " FAIL"),
             f"{found['threshold']:.2f} ({found['allowance']:.2f})",
             f"{found['slope']:.2f}",
             entry["source"],
@@ -337,8 +339,11 @@ def _draw_deviations(ax: Axes, rows: dict[str, Any]) -> None:
     for kind, colour, marker in zip(KINDS, (style.ORANGE, style.BLUE, style.GREEN), "osD", strict=True):
         shares = [entry["kinds"][kind]["at_wide"] / entry["kinds"][kind]["threshold"] for entry in rows.values()]
         ax.plot(shares, range(len(shares)), marker, color=colour, ms=4, label=kind)
-    ax.axvline(1, color=style.BLACK, lw=0.8, ls="--")
+    ax.plot([1, 1], [-0.5, len(rows) - 0.5], color=style.BLACK, lw=0.8, ls="--")
     ax.set_yticks(range(len(rows)), list(rows), fontsize=7)
+    for label, entry in zip(ax.get_yticklabels(), rows.values(), strict=True):
+        if any(found["at_wide"] > found["threshold"] for found in entry["kinds"].values()):
+            label.set(color=style.VERMILION, fontweight="bold")
     ax.set_ylim(len(rows) - 0.4, -0.6 - 0.04 * len(rows))
     ax.grid(axis="y", lw=0.3, color="#dddddd")
     ax.set_xlim(left=0)

@@ -17,6 +17,7 @@ from priorscope.experiments.layers import ROWS, SEVERAL, Row
 from priorscope.kernels.infinite.registry import RULES
 from priorscope.network.initialization import Initialization
 from tests.oracles import ntk_by_loop
+from tests.statistics import BootstrappedMean
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"widths": (8, 16, 32), "networks": 40}
@@ -49,6 +50,18 @@ def test_a_row_is_measured_and_drawn():
     assert "Cho and Saul" in outcome.notes[0]
     assert len(autokernel.draw(outcome).axes) == 3
     outcome.to_dict()
+
+
+def test_entries_that_all_networks_have_alike_are_compared_exactly():
+    samples = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    samples[:, 1] = 0.3
+    mean = BootstrappedMean.of(samples, 500, seed=0)
+    without = BootstrappedMean.of(samples[:, [0, 2]], 500, seed=0)
+    law = torch.tensor([0.1, 0.3, 0.0])
+    assert mean.quantile == pytest.approx(without.quantile)
+    assert mean.statistic(law) == pytest.approx(without.statistic(law[[0, 2]]))
+    assert mean.statistic(law + torch.tensor([0.0, 1e-6, 0.0])) == float("inf")
+    assert BootstrappedMean.of(samples[:, 1:2], 500, seed=0).statistic(law[1:2]) == 0
 
 
 def test_rows_are_told_apart_by_their_names():

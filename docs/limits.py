@@ -29,12 +29,12 @@ What is correlated is never taken as independent: it is handled exactly, or refu
 MEASURED = """
 # Against sampled networks
 
-`priorscope experiment run autokernel`: means over {networks} networks drawn by `init.apply_`, widths {widths}, against
-the limit. *error of the mean*: ‖mean − limit‖/‖limit‖ at the widest; *from sampling*: what of it {networks} draws alone
-make. *z*: the largest deviation in bootstrap standard errors, at most the *threshold*: the 99.9 % quantile of its null,
-plus the allowance for finite width, b/width of the fit a + b/width over the narrowest and the widest width. *slope*: of
-one network's distance from the limit against width, log-log; the central limit theorem says −1/2. The cases are
-`cases/autokernel.json`.
+`priorscope experiment run autokernel`: means over {networks} networks drawn by `init.apply_`, widths {widths} (times 4
+for some attention), against the limit. *error of the mean*: ‖mean − limit‖/‖limit‖ at the widest width; *from
+sampling*: what of it {networks} draws alone make. *z*: the largest deviation in bootstrap standard errors, at most the
+*threshold*: the 99.9 % quantile of its null, plus the allowance for finite width, b/width of the fit a + b/width over
+the narrowest and the widest width. *slope*: of one network's distance from the limit against width, log-log; the
+central limit theorem says −1/2. The cases are `cases/autokernel.json`.
 
 """
 

@@ -8,6 +8,8 @@ from typing import Any
 from ..experiments import EXPERIMENTS, Config, find
 from ..report.page import save_figure, write
 
+FULL = "all networks; statistical criteria count too; started again, it goes on from what it kept in OUT/NAME-kept"
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser("experiment", help="the claims of the field, each one command", description=__doc__)
@@ -16,7 +18,7 @@ def add(commands: Any) -> None:
     listing.set_defaults(run=show)
     running = actions.add_parser("run", help="runs one; the exit status says whether its criteria hold")
     running.add_argument("name")
-    running.add_argument("--full", action="store_true", help="all networks; statistical criteria count too")
+    running.add_argument("--full", action="store_true", help=FULL)
     running.add_argument("--out", default="results", help="the folder for figures and JSON")
     running.add_argument("--seed", type=int, default=0)
     running.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -32,9 +34,10 @@ def show(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     experiment = find(arguments.name)
     print(f"{experiment.name}: {experiment.claim}\n{experiment.source}\n")
-    outcome = experiment.run(Config(arguments.full, arguments.seed, progress=not arguments.quiet))
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
+    keep = folder / f"{experiment.name}-kept" if arguments.full else None
+    outcome = experiment.run(Config(arguments.full, arguments.seed, progress=not arguments.quiet, keep=keep))
     save_figure(experiment.draw(outcome), folder / experiment.name)
     write(folder / f"{experiment.name}.json", json.dumps({"claim": experiment.claim, **outcome.to_dict()}, indent=1))
     for criterion in outcome.criteria:

@@ -6,6 +6,7 @@ Exact criteria hold always; statistical ones count only in a full run, and are r
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
@@ -18,11 +19,15 @@ RELATIONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=":
 
 @dataclass(frozen=True)
 class Config:
-    """How to run: all networks or few, from which seed, with progress bars or without."""
+    """How to run: all networks or few, from which seed, with progress bars or without.
+
+    keep: a folder in which an experiment that takes long keeps what it has, to go on from when it is started again.
+    """
 
     full: bool = False
     seed: int = 0
     progress: bool = False
+    keep: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,16 @@ b/width of the fit a + b/width over two widths (b < 0 counts as 0; at most the q
 clearly where its statistic exceeds twice that threshold. All of it is printed by `str`.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 QUANTILE = 0.999
+ROUNDING, AGREE = 1e-12, 1e-9
+"""Relative to its mean: the standard error of an entry that all samples have alike, and how near it is to be to a law.
+"""
 AT_ONCE = 500
 """Repetitions that are simulated at once."""
 
@@ -34,6 +38,14 @@ def covariance_quantile(covariance: Tensor, networks: int, draws: int, seed: int
     return float(torch.cat(null).quantile(QUANTILE))
 
 
+@functools.lru_cache(maxsize=4)
+def _resamplings(size: int, draws: int, seed: int) -> Tensor:
+    """(draws, size): how often each of `size` samples is drawn, with replacement."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(size, (size,), generator=generator) for _ in range(draws)]
+    return torch.stack([one.bincount(minlength=size) for one in drawn])
+
+
 @dataclass(frozen=True)
 class BootstrappedMean:
     """The mean over networks of samples (s, m), its bootstrap standard errors, and the quantile of their null.
@@ -47,20 +59,22 @@ class BootstrappedMean:
 
     @classmethod
     def of(cls, samples: Tensor, draws: int, seed: int) -> "BootstrappedMean":
-        generator = torch.Generator().manual_seed(seed)
         s = len(samples)
-        counts = torch.stack(
-            [torch.randint(s, (s,), generator=generator).bincount(minlength=s) for _ in range(draws)]
-        ).to(samples)
         mean = samples.mean(0)
-        deviations = counts @ samples / s - mean
+        deviations = _resamplings(s, draws, seed).to(samples) @ samples / s - mean
         error = deviations.square().mean(0).sqrt()
-        null = (deviations.abs() / error).amax(1)
-        return cls(mean, error, float(null.quantile(QUANTILE)))
+        random = error > ROUNDING * mean.abs()
+        null = deviations.abs()[:, random] / error[random]
+        quantile = float(null.amax(1).quantile(QUANTILE)) if bool(random.any()) else 0.0
+        return cls(mean, error, quantile)
 
     def statistic(self, law: Tensor) -> float:
-        """The largest deviation from a law's mean, in standard errors."""
-        return float(((self.mean - law).abs() / self.error).max())
+        """The largest deviation from a law's mean, in standard errors; of an entry that is the same in all samples
+        (the square of a sign), 0 where it is the law's, else infinite."""
+        deviation = (self.mean - law).abs()
+        random = self.error > ROUNDING * self.mean.abs()
+        equal = deviation <= AGREE * self.mean.abs()
+        return float(torch.where(random, deviation / self.error, torch.where(equal, 0.0, torch.inf)).max())
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,30 @@ def test_embeddings_know_ids_alone():
         limit_of(mlp(2, 8, 1))(ids)
 
 
+def test_embeddings_by_a_function_are_the_layer_s():
+    ids = torch.tensor([[0, 1, 2], [0, 2, 3], [3, 3, 1]])
+    parts = {"e": nn.Embedding(4, 8), "p": nn.Embedding(3, 8), "b": nn.Linear(8, 8), "c": nn.Linear(8, 1)}
+
+    def by_layers(m, x):
+        return m.c(m.b(m.e(x) + m.p(torch.arange(3))).relu().mean(1))
+
+    def by_functions(m, x):
+        return m.c(m.b(F.embedding(x, m.e.weight) + F.embedding(torch.arange(3), m.p.weight)).relu().mean(1))
+
+    layers, functions = (limit_of(Written(written, **parts))(ids) for written in (by_layers, by_functions))
+    for one, other in zip(layers, functions, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=0)
+    for options in ({"max_norm": 1.0}, {"scale_grad_by_freq": True}, {"padding_idx": 0}):
+        wrong = Written(lambda m, x, o=options: m.c(F.embedding(x, m.e.weight, **o).mean(1)), **parts)
+        with pytest.raises(NoRuleError, match=r"options|padding_idx"):
+            limit_of(wrong)(ids)
+        places = Written(
+            lambda m, x, o=options: m.c((m.e(x) + F.embedding(torch.arange(3), m.p.weight, **o)).mean(1)), **parts
+        )
+        with pytest.raises(NoRuleError, match="has no law"):
+            limit_of(places)(ids)
+
+
 # Recurrent networks: one pair of times after the other
 
 

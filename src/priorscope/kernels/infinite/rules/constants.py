@@ -114,7 +114,7 @@ def _entries(node: Node) -> tuple[Any, Tensor]:
             weight = part.target.weight
             found.append(weight)
             return torch.arange(weight.numel(), device=weight.device).view(weight.shape)[args[0]]
-        if part.target is F.embedding and len(args) == 2 and not any(kwargs.values()):
+        if part.target is F.embedding and len(args) == 2 and _is_look_up(**kwargs):
             return args[1][args[0]]
         if part.target not in MOVES or any(ref.part for ref in part.refs):
             raise Refused(
@@ -133,6 +133,17 @@ def _entries(node: Node) -> tuple[Any, Tensor]:
 
 def _is_plain(layer: nn.Embedding) -> bool:
     return layer.padding_idx is None and layer.max_norm is None and not layer.scale_grad_by_freq
+
+
+def _is_look_up(
+    padding_idx: int | None = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    **_: Any,
+) -> bool:
+    """Whether F.embedding with these options only takes rows; norm_type is the norm of max_norm."""
+    return padding_idx is None and max_norm is None and not scale_grad_by_freq
 
 
 def _is_random(parameter: Tensor, values: Tensor, entry: Tensor) -> bool:

@@ -28,7 +28,8 @@ def embedding_function(
 ) -> Moments:
     """As nn.Embedding, by the law of the layer that the weight belongs to. Source: as nn.Embedding."""
     layer = init.layer_of(weight, "weight")
-    if any(options.values()) or not isinstance(layer, nn.Embedding):
+    # norm_type is the norm of max_norm: without that it does nothing.
+    if any(options.get(name) for name in ("max_norm", "scale_grad_by_freq")) or not isinstance(layer, nn.Embedding):
         raise Refused("has options, or a weight that is no embedding's", "Use nn.Embedding")
     if padding_idx != layer.padding_idx:
         raise Refused("has another padding_idx than its layer", "Call the layer itself")

@@ -70,15 +70,18 @@ def test_rows_are_told_apart_by_their_names():
 
 
 def always_refuses(entry):
-    """Rules that say why there is none: their bodies begin by raising, or call one whose does."""
+    """Rules that say why there is none: their bodies begin by raising."""
     body = ast.parse(textwrap.dedent(inspect.getsource(entry.function))).body[0].body
-    return isinstance(body[1], ast.Raise) or entry.name == "transformer layer"
+    return isinstance(body[1], ast.Raise)
 
 
 FUSED_ONLY = {"negation", "copy", "identity", "dropout", "dropout function"}
 """Pointwise, so that they are parts of activations, or next to linear layers parts of nothing."""
+ESTIMATED = {"multihead attention, heads → ∞"}
+"""Itself sampled, so that its error is no sampling error of networks: tests/kernels/infinite/test_attention.py."""
 
 
+@pytest.mark.slow
 def test_every_rule_has_a_row(monkeypatch):
     """All rules and duals that rows call, against all that there are."""
     used = set()
@@ -97,7 +100,7 @@ def test_every_rule_has_a_row(monkeypatch):
     for row in (row for row in ROWS if row.family != SEVERAL):  # which no rule of the registry is for, and is slow
         autokernel.limits(row, 16, autokernel.LAW, ("ntk",))
     expected = {entry.name for entry in ours.values() if not always_refuses(entry)}
-    assert expected - used <= FUSED_ONLY, expected - used
+    assert expected - used <= FUSED_ONLY | ESTIMATED, expected - used
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):

@@ -60,6 +60,7 @@ def test_bad_arguments(harness, capsys, arguments, message):
 def test_a_kernel_that_differs_is_seen(harness, tmp_path):
     comparison = harness.Comparison.__new__(harness.Comparison)
     comparison.form, comparison.points, comparison.folder = "blocks", 4, tmp_path
+    comparison.ours = harness.OURS
     tutorial = harness.PEERS["tutorial"]
     half = harness.Entrant(tutorial, tutorial.ways[0], 2)
     ours = np.arange(64.0).reshape(4, 2, 4, 2)

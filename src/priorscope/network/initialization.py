@@ -160,7 +160,7 @@ class Initialization:
             raise RatesError(
                 _listed(missing),
                 'has no law, so no rate in the "ntk" parameterization',
-                f'Name it: rates(model, **{{"{missing[0]}": 1.0}})',
+                f'Name it: init.rates(model, **{{"{missing[0]}": 1.0}})',
             )
         return result
 

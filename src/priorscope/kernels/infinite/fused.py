@@ -33,6 +33,7 @@ SOURCES = {
 @lru_cache(maxsize=64)
 def entry(fused: Fused) -> Dual | Rule:
     """The dual of a fused function; of a straight line, the rule, which needs no Gaussian."""
+    fused(torch.zeros(1, dtype=torch.float64))  # where a cast to whole numbers says no
     form = recognised(fused)
     if isinstance(form, Polynomial) and len(form.c) <= 2:
         return _line(form.c[0], form.c[1] if len(form.c) == 2 else 0.0)

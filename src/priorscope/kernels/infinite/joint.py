@@ -44,7 +44,7 @@ def joint(node: Node, values: dict[int, Any]) -> Fused | None:
 
 
 def _dependent(a: Node, b: Node, values: dict[int, Any]) -> bool:
-    return bool(common(values[a.index].layers, values[b.index].layers))
+    return bool(common(values[a.index].depends_on, values[b.index].depends_on))
 
 
 def is_pointwise(node: Node) -> bool:
@@ -106,6 +106,8 @@ def expected(function: Fused, roots: list[Moments], standard: bool) -> tuple[Mom
         **{"v1": own1, "v2": own2, "deviation": None, "gaussian": False, "gains": 0.0},
         "mean_zero": all(m.mean_zero for m in roots) and _is_odd(function, len(roots)),
         "layers": frozenset().union(*(m.layers for m in roots)),
+        "reads": frozenset().union(*(m.reads for m in roots)),
+        "alike": all(m.alike for m in roots),
     }
     tangents = [m.tangent for m in roots]
     if not first.between and not first.pairs:

@@ -22,7 +22,7 @@ from ..pair import KernelMatrices, KernelPair
 from .check import SMALL_FAN_IN, is_uniform, mismatches
 from .explain import Explanation
 from .law import Law
-from .moments import Moments
+from .moments import Moments, Refused
 from .propagate import Passed, Step, before_pairs, propagate
 from .registry import FALLBACKS, is_leaf
 from .start import Data, data_of
@@ -37,6 +37,8 @@ TEMPORARIES = 5
 """Copies of one node's numbers that its rule makes on the way."""
 FEW_HEADS = 16
 """Of attention: fewer are warned of."""
+FEW_CHANNELS = 8
+"""In each group of a convolution: fewer are warned of."""
 SMALL = 2**16
 """Entries, times (pairs of) positions, below which the plain path is as fast as starting the compiled one."""
 
@@ -123,7 +125,7 @@ def infinite_width(
 
 
 class Limit:
-    """Both kernels of one module; watches a run at the first call of each input shape."""
+    """Both kernels of one module; watches a run at every call."""
 
     def __init__(
         self,
@@ -136,7 +138,6 @@ class Limit:
     ):
         self.model, self.law, self.readout = model, Law(model, init, rates), readout
         self.memory, self.progress = check_memory(memory), progress
-        self._graphs: dict[Any, Graph] = {}
         self._needs: dict[Any, Need] = {}
         self._steps: tuple[Step, ...] = ()
         self._path = ""
@@ -187,7 +188,8 @@ class Limit:
 
         try:
             made = attempt(graph, self.law, Data(a, b, gram))
-        except Uncovered as reason:
+        except (Uncovered, Refused) as reason:
+            # Where the rules refuse it as well, they say so by its place.
             self._path = f"plain torch: {reason}"
             return None
         self._path, self._steps = "compiled loops on the CPU", made.steps
@@ -228,8 +230,7 @@ class Limit:
 
     def _need(self, graph: Graph, a: Inputs, b: Inputs) -> Need:
         """What one pair takes, from sending one through; it follows from the shapes alone."""
-        dtype = leaves(a)[0].dtype
-        key = id(graph), dtype
+        key = tuple((node.kind, str(node.shape)) for node in graph.nodes), leaves(a)[0].dtype
         if key not in self._needs:
             pair = take(a, slice(1)), take(b, slice(count(b) - 1, None))
             passed = self._through(graph, data_of(leaves(pair[0]), leaves(pair[1]), False))
@@ -248,20 +249,17 @@ class Limit:
             self._warned = True
             self._warn_of_uniform_readers()
             self._warn_of_few_heads()
+            self._warn_of_few_channels()
 
     def _watched(self, x: Inputs) -> Graph:
-        training = tuple(module.training for module in self.model.modules())
-        shapes = tuple((leaf.dtype, *leaf.shape[1:]) for leaf in leaves(x))
-        key = (shapes, str(tree_flatten(x)[1]), training, tuple(map(id, self.model.parameters())))
-        if key not in self._graphs:
-            repeated = torch.arange(WATCHED_POINTS) % count(x)
-            example = tree_map(lambda leaf: leaf.detach()[repeated.to(leaf.device)], x)
-            example = cast(example, self.model.parameters())
-            graph = watch(self.model, example, is_leaf)
-            few = watch(self.model, take(example, slice(FEW_POINTS)), is_leaf)
-            check_same(graph, few, WATCHED_POINTS, FEW_POINTS)
-            self._graphs[key] = graph if self.readout is None else _read_out(graph, self.readout)
-        return self._graphs[key]
+        # Anew at every call: what the module does may hang on attributes that change in between.
+        repeated = torch.arange(WATCHED_POINTS) % count(x)
+        example = tree_map(lambda leaf: leaf.detach()[repeated.to(leaf.device)], x)
+        example = cast(example, self.model.parameters())
+        graph = watch(self.model, example, is_leaf)
+        few = watch(self.model, take(example, slice(FEW_POINTS)), is_leaf)
+        check_same(graph, few, WATCHED_POINTS, FEW_POINTS)
+        return graph if self.readout is None else _read_out(graph, self.readout)
 
     def _differentiable(self, *inputs: Inputs) -> bool:
         involved = (*leaves(inputs), *self.law.given_variances)
@@ -280,6 +278,18 @@ class Limit:
                     PriorscopeWarning,
                     stacklevel=2,
                 )
+
+    def _warn_of_few_channels(self) -> None:
+        layers = [step.layer for step in self._steps if getattr(step.layer, "groups", 1) > 1]
+        few = [m for m in layers if 1 < m.in_channels // m.groups < FEW_CHANNELS]
+        if few:
+            size = few[0].in_channels // few[0].groups
+            warnings.warn(
+                f"`{self.law.name(few[0])}` reads {size} channels in each group, where the limit takes infinitely "
+                "many: its outputs are Gaussian only approximately, at any number of groups.",
+                PriorscopeWarning,
+                stacklevel=2,
+            )
 
     def _warn_of_few_heads(self) -> None:
         layers = (getattr(step.layer, "module", None) for step in self._steps)
@@ -333,6 +343,8 @@ def _points(x: Inputs) -> Inputs:
         if not isinstance(part, Tensor) or part.is_complex() or part.dtype == torch.bool or part.ndim < 1:
             what = f"a tensor of {part.dtype}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
             raise DataError("x", f"holds {what}", "Infinite-width kernels take tensors of numbers (n, ...)")
+        if part.dtype in (torch.float16, torch.bfloat16):
+            raise DataError("x", f"holds a tensor of {part.dtype}", "Give float32 or float64: x.float()")
         if part.is_floating_point() and part.ndim < 2:
             raise DataError("x", f"is a tensor of {part.dtype} with one axis", "Give (n, features)")
     if not parts or len({len(part) for part in parts}) != 1:
@@ -342,6 +354,8 @@ def _points(x: Inputs) -> Inputs:
 
 def _read_out(graph: Graph, readout: Callable[[Any], Any]) -> Graph:
     """The graph with the chosen one of its outputs."""
+    if not callable(readout):
+        raise ModelError("readout", f"is a {type(readout).__name__}", "Give a function: readout=lambda out: out[0]")
     try:
         chosen = readout(graph.output)
     except Exception as error:

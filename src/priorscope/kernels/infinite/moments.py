@@ -42,6 +42,8 @@ class Moments:
     gram: rows are the first columns, so that the leading diagonal holds points against themselves.
     same: the other pairs of points that coincide, as indices of rows and of columns.
     layers: names of the weights whose randomness makes the coordinates; none for the input itself.
+    reads: names of weights that each coordinate depends on beside those: what a depthwise layer reads.
+    alike: any part of the coordinates has these moments; not so where unlike ones were put side by side.
     gaussian: the coordinates are independent Gaussians (a linear layer's outputs, and sums of these).
     mean_zero: the coordinates have mean zero.
     """
@@ -56,6 +58,8 @@ class Moments:
     gram: bool = False
     same: tuple[Tensor, Tensor] | None = None
     layers: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
+    alike: bool = True
     gaussian: bool = False
     mean_zero: bool = False
     channel: int = 0
@@ -73,6 +77,11 @@ class Moments:
         """`shape` for other positions, or another number of coordinates, with the channel where it is."""
         size = self.shape[self.channel] if coordinates is None else coordinates
         return {"shape": (*positions[: self.channel], size, *positions[self.channel :])}
+
+    @property
+    def depends_on(self) -> frozenset[str]:
+        """All weights that each coordinate depends on by itself."""
+        return self.layers | self.reads
 
     @property
     def is_input(self) -> bool:
@@ -160,6 +169,8 @@ class Moments:
             tangent=self.tangent + other.tangent,
             deviation=None,
             layers=self.layers | other.layers,
+            reads=self.reads | other.reads,
+            alike=self.alike and other.alike,
             gaussian=self.gaussian and other.gaussian,
             mean_zero=self.mean_zero and other.mean_zero,
             gains=merged(self.gains, other.gains),
@@ -172,13 +183,14 @@ class Moments:
 
 
 def common(first: frozenset[str], second: frozenset[str]) -> set[str]:
-    """The weights that two values share; of a layer that was cut into pieces, `name[10:20]` stands for those rows."""
+    """The weights that two values share; of a layer that was cut into pieces, `name[10:20]` stands for those rows,
+    and `name[?]` for some in another order."""
     return {a for a in first for b in second if _overlap(a, b)}
 
 
 def _overlap(first: str, second: str) -> bool:
     (a, _, rows), (b, _, others) = first.partition("["), second.partition("[")
-    if a != b or not rows or not others:
+    if a != b or ":" not in rows or ":" not in others:
         return a == b
     (start, end), (low, high) = (map(int, part.rstrip("]").split(":")) for part in (rows, others))
     return start < high and low < end
@@ -188,7 +200,7 @@ def times(a: Moments, b: Moments) -> Moments:
     """Moments of the product of two independent branches: K_a K_b and Θ_a K_b + K_a Θ_b; else Refused says why."""
     if a.is_input or b.is_input:
         raise Refused("multiplies by the input itself, whose coordinates are not random", "Use EmpiricalNTK")
-    if shared := common(a.layers, b.layers):
+    if shared := common(a.depends_on, b.depends_on):
         cause = f"multiplies two functions of the same random outputs (of `{min(shared)}`), which are correlated"
         raise Refused(cause, "Give each branch its own linear layer, or use EmpiricalNTK")
     if a.shape != b.shape or a.channel != b.channel:
@@ -203,6 +215,8 @@ def times(a: Moments, b: Moments) -> Moments:
         tangent=a.tangent * b.nngp + a.nngp * b.tangent,
         deviation=None,
         layers=a.layers | b.layers,
+        reads=a.reads | b.reads,
+        alike=a.alike and b.alike,
         gaussian=False,
         mean_zero=a.mean_zero or b.mean_zero,
         gains=merged(a.gains, b.gains),

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .moments import Refused
 from .registry import is_changed
 
 Values = Callable[..., list[Any]]
@@ -33,6 +34,9 @@ class Pointwise:
 
 def _cast(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     # Truth values become numbers; numbers keep the precision in which they are integrated.
+    wanted = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
+    if x.is_floating_point() and any(not dtype.is_floating_point for dtype in wanted):
+        raise Refused("rounds values to whole numbers or truth values, which has no derivative", "Use EmpiricalNTK")
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 

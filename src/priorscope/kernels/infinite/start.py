@@ -154,7 +154,8 @@ def _coincidences(x1: list[Tensor], x2: list[Tensor], gram: bool) -> tuple[Tenso
 
 
 def _bytes(x: list[Tensor]) -> list[bytes]:
-    parts = [part.detach().flatten(1).cpu().contiguous().numpy() for part in x]
+    flat = [part.detach().cpu().contiguous().flatten().view(torch.uint8) for part in x]
+    parts = [whole.numpy().reshape(len(part), -1) for whole, part in zip(flat, x, strict=True)]
     return [b"".join(part[i].tobytes() for part in parts) for i in range(len(x[0]))]
 
 

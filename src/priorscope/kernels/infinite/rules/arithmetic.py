@@ -101,6 +101,8 @@ def concatenation(call: Any, tensors: Any, dim: Any = 0, *, init: Law) -> Moment
         **first.moved(first.positions, sum(sizes)),
         deviation=None,
         layers=frozenset().union(*(part.layers for part in parts)),
+        reads=frozenset().union(*(part.reads for part in parts)),
+        alike=False,
         gaussian=False,
         mean_zero=all(part.mean_zero for part in parts),
         gains=merged(*(part.gains for part in parts)),
@@ -118,7 +120,7 @@ def _on_positions(parts: list[Moments], axis: int) -> Moments:
         raise Refused("joins a later axis of positions than the first", "Flatten the positions to one axis first")
     if first.pairs:
         pairs = [(a, b) for i, a in enumerate(parts) for b in parts[:i]]
-        if any(common(a.layers, b.layers) for a, b in pairs):
+        if any(common(a.depends_on, b.depends_on) for a, b in pairs):
             raise Refused(
                 "joins positions that are functions of the same random outputs, which are correlated",
                 "Use EmpiricalNTK",
@@ -134,8 +136,11 @@ def _on_positions(parts: list[Moments], axis: int) -> Moments:
         deviation=None,
         own=None,
         layers=frozenset().union(*(part.layers for part in parts)),
+        reads=frozenset().union(*(part.reads for part in parts)),
+        alike=all(part.alike for part in parts),
         gaussian=all(part.gaussian for part in parts),
         mean_zero=all(part.mean_zero for part in parts),
+        gains=merged(*(part.gains for part in parts)),
     )
     if not first.pairs:
         joined = {n: torch.cat([getattr(part, n) for part in parts], -1) for n in ("nngp", "gap", "tangent")}

@@ -13,8 +13,7 @@ from ..deviation import after_sum, root
 from ..law import Law
 from ..moments import Moments, Refused, with_outside
 from ..registry import rule
-from ..start import Data
-from .coordinates import coordinates, dense
+from .coordinates import alone, coordinates, dense, in_groups
 
 CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 FUNCTIONS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
@@ -80,14 +79,13 @@ def _convolved(
     if len(value.shape) != len(kernel) + 1:
         raise Refused(f"is applied to points of shape {value.shape}", "Give a batch: (n, channels, *positions)")
     m = coordinates(value, 0)
-    if groups > 1 and (isinstance(value, Data) or m.is_input):
-        raise Refused("reads the input in groups of channels, whose moments differ", "Use groups=1 for the first layer")
+    if groups > 1:
+        in_groups(value, m)
     index, positions = offsets(m.positions, kernel, stride, dilation, pads, mode)
     w, (cw, cb) = variances, rates
     after = dense(_summed(m, index), name, fan_in(layer), w, (cw, cb))
-    # One channel alone is not a sum of many: its outputs are Gaussian times Gaussian.
-    alone = layer.weight.shape[1] == 1 and groups > 1
-    return after.replace(gaussian=not alone, **m.moved(positions, channels))
+    after = alone(m, after) if layer.weight.shape[1] == 1 and groups > 1 else after
+    return after.replace(**m.moved(positions, channels))
 
 
 def _summed(m: Moments, index: Tensor) -> Moments:

@@ -27,6 +27,8 @@ def group_norm(layer: nn.GroupNorm, m: Moments, init: Law) -> Moments:
     if layer.num_groups != 1:
         raise Refused("normalises several groups of channels", "Use one group, or EmpiricalNTK")
     _needs_mean_zero(m)
+    if layer.affine and m.channel != 0:
+        raise Refused("has gains for positions, where the coordinates are another axis", "Use nn.LayerNorm")
     return _gained(_normalized(m, "all", layer.eps), layer, init)
 
 

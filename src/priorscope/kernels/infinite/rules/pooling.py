@@ -49,13 +49,13 @@ def pooling_function(call: Any, input: Moments, *args: Any, init: Law, **kwargs:
 @rule(torch.mean, Tensor.mean, pairs=True)
 def mean(call: Any, input: Moments, dim: Any = None, keepdim: bool = False, *, init: Law, **other: Any) -> Moments:
     """The mean over positions, K ↦ Σ_pp' K/P². Source: Novak et al. 2019 (1810.05148)."""
-    return _reduced(call, input, dim, keepdim, torch.mean)
+    return _reduced(call, input, other.get("axis", dim), keepdim, torch.mean)
 
 
 @rule(torch.sum, Tensor.sum, pairs=True)
 def total(call: Any, input: Moments, dim: Any = None, keepdim: bool = False, *, init: Law, **other: Any) -> Moments:
     """The sum over positions. Source: Novak et al. 2019 (1810.05148)."""
-    return _reduced(call, input, dim, keepdim, torch.sum)
+    return _reduced(call, input, other.get("axis", dim), keepdim, torch.sum)
 
 
 def _reduced(call: Any, m: Moments, dim: Any, keepdim: bool, function: Callable[..., Tensor]) -> Moments:

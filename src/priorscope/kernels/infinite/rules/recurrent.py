@@ -175,7 +175,7 @@ def _side_by_side(a: Moments, b: Moments) -> Moments:
     """Both directions: their coordinates side by side."""
     changed = {name: (getattr(a, name) + getattr(b, name)) / 2 for name in ("nngp", "gap", "tangent", "v1", "v2")}
     size = 2 * a.shape[a.channel]
-    return a.replace(**changed, **a.moved(a.positions, size), layers=a.layers | b.layers)
+    return a.replace(**changed, **a.moved(a.positions, size), layers=a.layers | b.layers, alike=False)
 
 
 def _at(m: Moments, t: int) -> Moments:

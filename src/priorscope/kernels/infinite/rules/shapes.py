@@ -23,6 +23,8 @@ MOVES = (
     *(getattr(Tensor, name).__get__ for name in ("mT", "mH")),
 )
 CUTS = (torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind, Tensor.unbind, torch.tensor_split)
+UNIFORM = 1e-12
+"""Relative differences of moments that rounding makes."""
 MIXES = Refused("mixes the axis of the points with others", "Reshape each point by itself: x.flatten(1)")
 
 
@@ -54,26 +56,37 @@ def cut(call: Any, input: Any, *args: Any, init: Law, **kwargs: Any) -> tuple[Mo
     """Pieces of the coordinates, independent where the coordinates are; or of the positions. Source: exact."""
     if not isinstance(input, Moments):
         raise Refused("is not applied to a value that depends on the input", "Use EmpiricalNTK")
-    pieces, start = [], 0
     ref = call.refs[0]
     points = (ref.node.shape[ref.part[0]] if ref.part else ref.node.shape)[0]
-    for i, shape in enumerate(call.shape):
-        piece = rearranged(input, functools.partial(_piece, call.target, args, kwargs, i), points)
-        end = start + (shape[input.channel + 1] if len(shape) == len(input.shape) + 1 else 0)
-        if input.gaussian and end - start < input.shape[input.channel] and piece.channel == input.channel:
-            piece = piece.replace(layers=frozenset(_rows(name, start, end) for name in input.layers))
-            start = end
-        pieces.append(piece)
-    return tuple(pieces)
+    pieces = range(len(call.shape))
+    return tuple(rearranged(input, functools.partial(_piece, call.target, args, kwargs, i), points) for i in pieces)
 
 
 def _piece(function: Callable[..., Any], args: Any, kwargs: Any, i: int, x: Tensor) -> Tensor:
     return function(x, *args, **kwargs)[i]
 
 
+def _taken(m: Moments, coordinates: Tensor) -> Moments:
+    """The same moments of some of the coordinates (numbers from 1), in some order."""
+    taken, size = coordinates.long().tolist(), m.shape[m.channel] if m.shape else 1
+    if taken == list(range(1, size + 1)):
+        return m
+    if sorted(taken) != list(range(1, size + 1)) and not m.alike:
+        raise Refused(
+            "takes some of coordinates that differ, since unlike ones were put side by side",
+            "Take them from the branch itself, or use EmpiricalNTK",
+        )
+    # Rows of an independent layer are told apart while they are in order.
+    ordered = m.gaussian and taken == list(range(taken[0], taken[-1] + 1)) and taken[0] > 0
+    names = (_rows(name, taken[0] - 1, taken[-1]) if ordered else f"{name.partition('[')[0]}[?]" for name in m.layers)
+    return m.replace(layers=frozenset(names))
+
+
 def _rows(name: str, start: int, end: int) -> str:
     """The name of some rows of a weight, or of some of its rows."""
     whole, _, rows = name.partition("[")
+    if rows.startswith("?"):
+        return name
     first = int(rows.split(":")[0]) if rows else 0
     return f"{whole}[{first + start}:{first + end}]"
 
@@ -133,7 +146,7 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
     if place.ndim == 1 and place.numel() == size * coordinates and len(m.shape) > 1:
         return _flat(m, tuple(place.shape))
     if place.ndim == 0:
-        return m.replace(shape=(), channel=0)
+        return _taken(m, channel.reshape(1)).replace(shape=(), channel=0)
     axes = [a for a in range(place.ndim) if _along(channel, place, a)]
     if len(m.shape) == 1 and place.ndim == 1:
         axes = [0]
@@ -145,6 +158,8 @@ def rearranged(m: Any, function: Callable[[Tensor], Tensor], points: int) -> Mom
         )
     axis = axes[0] if len(axes) == 1 or m.channel not in axes else m.channel
     index = place.select(axis, 0).flatten().long() - 1  # −1: a zero
+    others = [a for a in range(channel.ndim) if a != axis]
+    m = _taken(m, channel.amax(others) if others else channel)
     return with_positions_of_shape(_chosen(m, index.to(m.nngp.device)).replace(shape=tuple(place.shape), channel=axis))
 
 
@@ -180,9 +195,9 @@ def split_or_merged(m: Any, shape: tuple[int, ...]) -> Moments | None:
 
 
 def _split(m: Moments, groups: int) -> Moments:
-    if not (m.gaussian and m.mean_zero):
+    if not (m.gaussian and m.mean_zero and m.alike):
         raise Refused(
-            "splits coordinates that may be correlated into groups",
+            "splits coordinates that may be correlated, or that differ, into groups",
             "Split the outputs of a linear layer, or EmpiricalNTK",
         )
     after = m.replace(
@@ -215,8 +230,26 @@ def _merged(m: Moments, groups: int) -> Moments:
             return single(x)
         return x.unflatten(-1, (-1, groups)).unflatten(-3, (-1, groups)).diagonal(dim1=-3, dim2=-1).mean(-1)
 
+    def is_uniform(x: Tensor, mean: Tensor) -> bool:
+        return bool(((x - mean.repeat_interleave(groups, -1)).abs() <= UNIFORM * x.abs().amax()).all())
+
     changed = {name: joined(getattr(m, name)) for name in ("nngp", "gap", "tangent")}
-    return m.replace(**changed, v1=single(m.v1), v2=single(m.v2), deviation=None, own=None, gaussian=m.gaussian)
+    v1, v2 = single(m.v1), single(m.v2)
+    values = {name: getattr(m, name) for name in ("nngp", "tangent")}
+    if m.pairs:
+        values = {name: value.diagonal(dim1=-2, dim2=-1) for name, value in values.items()}
+    # Side by side, unlike Gaussians are a mixture and no Gaussian.
+    alike = is_uniform(m.v1, v1) and is_uniform(m.v2, v2)
+    alike = alike and all(is_uniform(value, single(value)) for value in values.values())
+    return m.replace(
+        **changed,
+        v1=v1,
+        v2=v2,
+        deviation=None,
+        own=None,
+        gaussian=m.gaussian and alike,
+        alike=m.alike and alike,
+    )
 
 
 def _along(channel: Tensor, place: Tensor, axis: int) -> bool:
@@ -269,6 +302,7 @@ def _flat(m: Moments, shape: tuple[int, ...]) -> Moments:
         pairs=False,
         own=None,
         gaussian=False if prod(m.positions) > 1 else m.gaussian,
+        alike=m.alike and prod(m.positions) == 1,
     )
 
 

@@ -11,9 +11,8 @@ from ....network.weights import fan_in
 from ..law import Law
 from ..moments import Moments, Refused
 from ..registry import rule
-from ..start import Data
 from .convolution import _summed, _tuple
-from .coordinates import coordinates, dense
+from .coordinates import alone, coordinates, dense, in_groups
 
 FUNCTIONS = {F.conv_transpose1d: 1, F.conv_transpose2d: 2, F.conv_transpose3d: 3}
 
@@ -62,12 +61,12 @@ def _transposed(
     if len(value.shape) != len(kernel) + 1:
         raise Refused(f"is applied to points of shape {value.shape}", "Give a batch: (n, channels, *positions)")
     m = coordinates(value, 0)
-    if groups > 1 and (isinstance(value, Data) or m.is_input):
-        raise Refused("reads the input in groups of channels, whose moments differ", "Use groups=1 for the first layer")
+    if groups > 1:
+        in_groups(value, m)
     index, positions = sources(m.positions, kernel, *settings)
     after = dense(_summed(m, index), init.name(layer), fan_in(layer), variances, rates)
-    alone = layer.weight.shape[0] == groups and groups > 1
-    return after.replace(gaussian=not alone, **m.moved(positions, layer.weight.shape[1] * groups))
+    after = alone(m, after) if layer.weight.shape[0] == groups and groups > 1 else after
+    return after.replace(**m.moved(positions, layer.weight.shape[1] * groups))
 
 
 def sources(

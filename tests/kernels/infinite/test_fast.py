@@ -105,6 +105,7 @@ BOTH_DTYPES = ("vectors", "sum", "flatten", "pooling", "strided pairs", "branche
 """In float32 the others run with the slow tests."""
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*channels in each group")
 EVEN = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
 

@@ -61,6 +61,7 @@ SLOW = ("rnn, both directions", "rnn, last state")
         if name != "transformer encoder"
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*channels in each group")
 def test_every_kind_of_network(name):
     model = ARCHITECTURES[name](4).eval()
     x = points(name, 2)

@@ -9,7 +9,10 @@ import priorscope.kernels.infinite.table as table
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_table_of_rules_is_up_to_date():
+def test_the_table_of_rules_is_up_to_date(monkeypatch):
+    # What other tests register is not the package's.
+    ours = {k: rule for k, rule in table.RULES.items() if not str(getattr(k, "__module__", "")).startswith("tests")}
+    monkeypatch.setattr(table, "RULES", ours)
     spec = importlib.util.spec_from_file_location("limits", DOCS / "limits.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

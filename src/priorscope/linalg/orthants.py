@@ -44,8 +44,8 @@ class Signs(NamedTuple):
 def quadrant(a: Tensor, b: Tensor, p: float, z: int, s: int) -> tuple[Tensor, Tensor]:
     """P and E[s²] where z and s = p z + g have the signs, at single points; a, b: variances of z and g."""
     p = z * s * p
-    probability = 0.25 + torch.atan2(p * _root(a), _root(b)) / (2 * pi)
-    return probability, (p * p * a + b) * probability + p * _root(a * b) / (2 * pi)
+    probability = 0.25 + torch.atan2(p * root(a), root(b)) / (2 * pi)
+    return probability, (p * p * a + b) * probability + p * root(a * b) / (2 * pi)
 
 
 def orthant(points: TwoPoints, p: float, q: float, signs: Signs) -> tuple[Tensor, Tensor]:
@@ -75,20 +75,20 @@ class _Path:
         self.cos_b = signs.s * signs.other_s * (1 - less_b)
         self.sine_a, self.sine_b = ((less * (2 - less)).clamp_min(SMALLEST_SINE) for less in (less_a, less_b))
         # Neither of these two changes with the signs.
-        self.apart = (p * _root(self.a1 * self.b2) - q * _root(self.a2 * self.b1)).square()
-        self.together = 2 * p * q * _root(self.a1 * self.a2 * self.b1 * self.b2)
+        self.apart = (p * root(self.a1 * self.b2) - q * root(self.a2 * self.b1)).square()
+        self.together = 2 * p * q * root(self.a1 * self.a2 * self.b1 * self.b2)
         self.less_ab = less_a + less_b - less_a * less_b
 
     def ends(self) -> tuple[Tensor, Tensor]:
         """Probability and moment at the end of the path."""
         if self.p == self.q == 0:
-            apart = (_angle(cos, _root(sine)) for cos, sine in ((self.cos_a, self.sine_a), (self.cos_b, self.sine_b)))
+            apart = (_angle(cos, root(sine)) for cos, sine in ((self.cos_a, self.sine_a), (self.cos_b, self.sine_b)))
             probability = next(apart) * next(apart)
             return probability[:, 0], self.moment(probability)[:, 0]
         nodes, weights = (part.to(self.a1.device) for part in _nodes())
         t, rest = (nodes * pi / 2).sin(), (nodes * pi / 2).cos()
         growth = self.growth(t, rest.square())
-        start = [_angle(p * _root(a), _root(b)) for p, a, b in ((self.p, self.a1, self.b1), (self.q, self.a2, self.b2))]
+        start = [_angle(p * root(a), root(b)) for p, a, b in ((self.p, self.a1, self.b1), (self.q, self.a2, self.b2))]
         probability = (start[0] * start[1])[:, 0] + growth @ (weights * rest * pi / 2)
         return probability, self.moment(probability[:, None])[:, 0]
 
@@ -96,27 +96,27 @@ class _Path:
         """The probability's derivative by t; rest: 1 − t²."""
         a, b = self.a1 * self.a2, self.b1 * self.b2
         s = self.sines(t, rest)
-        by_z = _over(self.cos_a, _root(s.a)) * self.given_zz(t, s)
-        by_zs = self.q * _over(self.cos_a * _root(self.a2), _root(s.zs)) * self.given_zs(t, s)
-        by_sz = self.p * _over(self.cos_a * _root(self.a1), _root(s.sz)) * self.given_sz(t, s)
-        covariance = self.p * self.q * self.cos_a * _root(a) + self.cos_b * _root(b)
-        by_s = _over(covariance, _root(s.s)) * self.given_ss(t, s)
+        by_z = _over(self.cos_a, root(s.a)) * self.given_zz(t, s)
+        by_zs = self.q * _over(self.cos_a * root(self.a2), root(s.zs)) * self.given_zs(t, s)
+        by_sz = self.p * _over(self.cos_a * root(self.a1), root(s.sz)) * self.given_sz(t, s)
+        covariance = self.p * self.q * self.cos_a * root(a) + self.cos_b * root(b)
+        by_s = _over(covariance, root(s.s)) * self.given_ss(t, s)
         return (by_z + by_zs + by_sz + by_s) / (2 * pi)
 
     def moment(self, probability: Tensor) -> Tensor:
         """E[|s s'|] from the probability."""
         s = self.sines(1.0, 0.0)
         a, b = self.a1 * self.a2, self.b1 * self.b2
-        covariance = self.p * self.q * self.cos_a * _root(a) + self.cos_b * _root(b)
-        within1 = _angle(self.q * _root(self.a2 * s.a), _root(self.b2 * s.b))
-        within2 = _angle(self.p * _root(self.a1 * s.a), _root(self.b1 * s.b))
+        covariance = self.p * self.q * self.cos_a * root(a) + self.cos_b * root(b)
+        within1 = _angle(self.q * root(self.a2 * s.a), root(self.b2 * s.b))
+        within2 = _angle(self.p * root(self.a1 * s.a), root(self.b1 * s.b))
         faces = (
-            self.p * self.q * _root(a * s.a) * self.given_zz(1.0, s)
-            + self.q * self.cos_a * _root(self.a2 * self.b1) * within1
-            + self.p * self.cos_a * _root(self.a1 * self.b2) * within2
-            + self.p * _root(self.a1 * s.zs) * self.given_zs(1.0, s)
-            + self.q * _root(self.a2 * s.sz) * self.given_sz(1.0, s)
-            + _root(s.s) * self.given_ss(1.0, s)
+            self.p * self.q * root(a * s.a) * self.given_zz(1.0, s)
+            + self.q * self.cos_a * root(self.a2 * self.b1) * within1
+            + self.p * self.cos_a * root(self.a1 * self.b2) * within2
+            + self.p * root(self.a1 * s.zs) * self.given_zs(1.0, s)
+            + self.q * root(self.a2 * s.sz) * self.given_sz(1.0, s)
+            + root(s.s) * self.given_ss(1.0, s)
         )
         return covariance * probability + faces / (2 * pi)
 
@@ -130,18 +130,18 @@ class _Path:
     # Probabilities that the other two are positive where two are 0.
 
     def given_zz(self, t: Tensor | float, s: "_Sines") -> Tensor:
-        return _angle(t * self.cos_b, _root(s.b))
+        return _angle(t * self.cos_b, root(s.b))
 
     def given_zs(self, t: Tensor | float, s: "_Sines") -> Tensor:
-        return _angle(-self.q * t * self.cos_b * _root(self.a2 * s.a), _root(s.b * s.zs))
+        return _angle(-self.q * t * self.cos_b * root(self.a2 * s.a), root(s.b * s.zs))
 
     def given_sz(self, t: Tensor | float, s: "_Sines") -> Tensor:
-        return _angle(-self.p * t * self.cos_b * _root(self.a1 * s.a), _root(s.b * s.sz))
+        return _angle(-self.p * t * self.cos_b * root(self.a1 * s.a), root(s.b * s.sz))
 
     def given_ss(self, t: Tensor | float, s: "_Sines") -> Tensor:
-        a, b = _root(self.a1 * self.a2), _root(self.b1 * self.b2)
+        a, b = root(self.a1 * self.a2), root(self.b1 * self.b2)
         along = t * (self.cos_a * b * s.b + self.p * self.q * self.cos_b * a * s.a)
-        return _angle(along, _root(s.a * s.b * s.s))
+        return _angle(along, root(s.a * s.b * s.s))
 
 
 class _Sines(NamedTuple):
@@ -160,8 +160,8 @@ def _angle(along: Tensor, across: Tensor) -> Tensor:
     return 0.25 + torch.atan2(along, across) / (2 * pi)
 
 
-def _root(x: Tensor) -> Tensor:
-    """√x, with derivative 0 where x is 0."""
+def root(x: Tensor) -> Tensor:
+    """√x, and 0 with derivative 0 where x is not positive."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 

@@ -213,6 +213,20 @@ def test_a_shortcut_without_a_kink_is_the_relu_of_a_sum():
     assert torch.allclose(own[1], torch.full_like(v, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("written", "cause"),
+    [
+        (lambda a, b, c: a / b, "comes to 0"),
+        (lambda a, b, c: (a * a + b).log(), "comes to 0"),
+        (lambda a, b, c: torch.exp(4 * a * b), "sampling does not reach"),
+        (lambda a, b, c: torch.relu(a.relu() + b).to(torch.int64) * b, "whole numbers"),
+    ],
+)
+def test_expectations_that_do_not_exist_are_refused(written, cause):
+    with pytest.raises(NoRuleError, match=cause):
+        infinite_width(network(written), INIT)(POINTS)
+
+
 def test_explain_names_it_with_its_error():
     limit = infinite_width(network(FUNCTIONS["two such blocks"]), INIT)
     limit(POINTS)

@@ -12,14 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...linalg.orthants import root
+
 UNEQUAL = 1e-2
 """Variances that differ by more, relatively, are of different lengths."""
-
-
-def root(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """√x, and 0 with derivative 0 where x is not positive."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
 def of_points(p: Float[Tensor, "m d"], q: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:

@@ -61,20 +61,36 @@ class Fused:
         fine = torch.logspace(-12, 0, POINTS, dtype=torch.float64) * (1 - 1e-7) * reach
         grid = torch.cat([-half, -fine, fine, half]).sort().values
         with torch.no_grad():
-            _, switches, nonzero = self._run(grid)
-            for value in nonzero:
-                value = torch.as_tensor(value, dtype=torch.float64)
-                if not bool(((value > SMALLEST).all()) | ((value < -SMALLEST).all())):
-                    raise Refused(
-                        "divides by, or takes a root or a logarithm of, a value that comes to 0",
-                        "Keep it away from 0, or use EmpiricalNTK",
-                    )
+            switches = self._defined(grid)
             found = [root for i in range(len(switches)) for root in self._crossings(grid, switches[i], i)]
         kinks: list[float] = []
         for root in sorted(found):
             if not kinks or root - kinks[-1] > 1e-11 * max(abs(root), 1e-3 * reach):
                 kinks.append(root)
         return kinks
+
+    def check_defined(self, deviations: list[float]) -> None:
+        """Refuses where a divisor, or the argument of a root or a logarithm, comes to 0 within 14 standard deviations
+        of its roots: at many points, on which each root has both signs."""
+        generator = torch.Generator().manual_seed(0)
+        count = (len(deviations), POINTS)
+        uniform = 2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1
+        size = torch.rand(count, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            for spread in (uniform, uniform.sign() * 10 ** (-12 * size)):
+                self._defined(*(REACH * d * one for d, one in zip(deviations, spread, strict=True)))
+
+    def _defined(self, *x: Tensor) -> list[Any]:
+        """The switches at x; Refused where a value that must not does come to 0."""
+        _, switches, nonzero = self._run(*x)
+        for value in nonzero:
+            value = torch.as_tensor(value, dtype=torch.float64)
+            if not bool(((value > SMALLEST).all()) | ((value < -SMALLEST).all())):
+                raise Refused(
+                    "divides by, or takes a root or a logarithm of, a value that comes to 0",
+                    "Keep it away from 0, or use EmpiricalNTK",
+                )
+        return switches
 
     def _crossings(self, grid: Tensor, switch: Any, which: int) -> list[float]:
         positive = torch.as_tensor(switch > 0)

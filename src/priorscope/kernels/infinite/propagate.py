@@ -218,16 +218,16 @@ def _fused(node: Node, fused: Fused, law: Law, value: Any, steps: list[Step]) ->
 def _joint(node: Node, function: Fused, law: Law, roots: list[Moments], steps: list[Step]) -> Moments:
     """A function of several Gaussian values, where no rule for their combination holds."""
     number_of = f"function of {len(roots)} Gaussian values"
-    exact = shortcut(function) is not None
+    errors: list[float] = []
 
     def expectation(call: Any, *moments: Moments, init: Law) -> Moments:
         result, error = expected(function, list(moments), init.is_standard)
         errors.append(error)
         return result
 
-    errors: list[float] = []
-    entry = Rule(expectation, number_of, "Plackett 1954; Tallis 1961" if exact else "Sobol sequences; Owen 1998")
     try:
+        source = "Sobol sequences; Owen 1998" if shortcut(function) is None else "Plackett 1954; Tallis 1961"
+        entry = Rule(expectation, number_of, source)
         result, _ = _ruled(entry, node, law, tuple(roots), {})
     except Refused as refused:
         raise NoRuleError(node.place, refused.cause, refused.remedy) from None

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from .fusion import Fused
-from .moments import Moments, root
+from .moments import Moments, Refused, root
 
 POINTS = 2**12
 SCRAMBLES = 8
 """Independent scrambles of one Sobol sequence: the spread of their means says how exact the mean of all is."""
 DEVIATIONS = 4
 """The error that is stated, in standard errors of the mean over scrambles."""
+LARGEST_ERROR = 0.1
+"""Beyond it the moments may not even exist."""
 NUMBERS_AT_ONCE = 2**18
 
 
@@ -34,6 +36,7 @@ class Sobol:
         """E[φ²], and E[(∂_iφ)²] by each value: (1 + m, *points)."""
         means = []
         deviations = [root(v.double()) for v in variances]
+        self.function.check_defined([float(d.max()) for d in deviations])
         for scramble in range(SCRAMBLES):
             normal = _normals(len(variances), 4 * POINTS, scramble)
             total: Any = 0
@@ -92,6 +95,12 @@ class Sobol:
         for spread, size in zip(deviation, sizes.tolist(), strict=True):
             if size > 0:
                 self.error = max(self.error, DEVIATIONS * float(spread.max()) / size)
+        if not self.error <= LARGEST_ERROR:
+            raise Refused(
+                f"is a function of several Gaussian values that sampling does not reach: a relative error of "
+                f"{self.error:.1g}",
+                "Make the variances smaller, or use EmpiricalNTK",
+            )
         return mean
 
 

@@ -100,6 +100,16 @@ class Law:
             )
         return layer
 
+    def of_call(self, weight: Any, bias: Any) -> tuple[Any, Variances, LayerRates]:
+        """The layer whose weight a call of a torch function uses, and the variances and rates of its weight and bias,
+        which may be another layer's; 0 without a bias. Refused where they are no layer's."""
+        layer = self.layer_of(weight, "weight")
+        w, cw = self.variances(layer).weight, self.rates_of(layer).weight
+        if bias is None:
+            return layer, Variances(w, 0.0), LayerRates(cw, 0.0)
+        owner = self.layer_of(bias, "bias")
+        return layer, Variances(w, self.variances(owner).bias), LayerRates(cw, self.rates_of(owner).bias)
+
     def _rate(self, layer: Any, parameter: Any) -> Any:
         if parameter is None:
             return 0.0

@@ -47,7 +47,7 @@ def convolution_function(
 ) -> Moments:
     """As the layer, by the law of the layers that weight and bias belong to. Source: as the layer."""
     d = FUNCTIONS[call.target]
-    layer: Any = init.layer_of(weight, "weight")
+    layer, variances, rates = init.of_call(weight, bias)
     kernel, dilations = tuple(layer.weight.shape[2:]), _tuple(dilation, d)
     if padding == "same":
         total = [m * (k - 1) for m, k in zip(dilations, kernel, strict=True)]
@@ -55,13 +55,8 @@ def convolution_function(
     else:
         sides = [(p, p) for p in _tuple(0 if padding == "valid" else padding, d)]
     pads = tuple(p for pair in reversed(sides) for p in pair)
-    w, cw = init.variances(layer).weight, init.rates_of(layer).weight
-    b = cb = 0.0
-    if bias is not None:
-        owner = init.layer_of(bias, "bias")
-        b, cb = init.variances(owner).bias, init.rates_of(owner).bias
     settings = (kernel, _tuple(stride, d), dilations, pads, "constant")
-    return _convolved(input, init.name(layer), layer, layer.weight.shape[0], settings, (w, b), (cw, cb), groups)
+    return _convolved(input, init.name(layer), layer, layer.weight.shape[0], settings, variances, rates, groups)
 
 
 def _convolved(

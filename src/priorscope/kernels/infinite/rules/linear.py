@@ -24,10 +24,5 @@ def linear(layer: nn.Linear, m: Any, init: Law) -> Moments:
 @rule(F.linear)
 def linear_function(call: Any, input: Any, weight: Any, bias: Any = None, *, init: Law) -> Moments:
     """As nn.Linear, by the law of the layers that weight and bias belong to. Source: as nn.Linear."""
-    m, layer = coordinates(input, -1), init.layer_of(weight, "weight")
-    w, cw = init.variances(layer).weight, init.rates_of(layer).weight
-    b = cb = 0.0
-    if bias is not None:
-        owner = init.layer_of(bias, "bias")
-        b, cb = init.variances(owner).bias, init.rates_of(owner).bias
-    return dense(m, init.name(layer), fan_in(layer), (w, b), (cw, cb)).replace(**m.moved(m.positions, call.shape[-1]))
+    m, (layer, variances, rates) = coordinates(input, -1), init.of_call(weight, bias)
+    return dense(m, init.name(layer), fan_in(layer), variances, rates).replace(**m.moved(m.positions, call.shape[-1]))

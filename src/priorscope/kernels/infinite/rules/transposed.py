@@ -43,15 +43,11 @@ def transposed_convolution_function(
     init: Law,
 ) -> Moments:
     """As the layer, by the law of the layers that weight and bias belong to. Source: as the layer."""
-    d, layer = FUNCTIONS[call.target], init.layer_of(weight, "weight")
+    d, (layer, variances, rates) = FUNCTIONS[call.target], init.of_call(weight, bias)
     if not isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) or groups != layer.groups:
         raise Refused("uses a weight of another layer, or other groups than its own", "Call the layer itself")
     settings = tuple(_tuple(value, d) for value in (stride, padding, output_padding, dilation))
-    w, cw, b, cb = init.variances(layer).weight, init.rates_of(layer).weight, 0.0, 0.0
-    if bias is not None:
-        owner = init.layer_of(bias, "bias")
-        b, cb = init.variances(owner).bias, init.rates_of(owner).bias
-    return _transposed(input, layer, settings, groups, (w, b), (cw, cb), init)
+    return _transposed(input, layer, settings, groups, variances, rates, init)
 
 
 def _transposed(

@@ -166,6 +166,12 @@ OTHERS: dict[str, Maker] = {
         b=_lin(w, 2 * w),
         c=_lin(w, 1),
     ),
+    "gated channels": lambda w: Written(
+        lambda m, x: (lambda h: m.c((h * m.b(h.mean(2, keepdim=True)).sigmoid()).mean(2)))(m.a(x.mT).relu()),
+        a=nn.Conv1d(3, w, 3, padding=1),
+        b=nn.Conv1d(w, w, 1),
+        c=_lin(w, 1),
+    ),
     "depthwise convolution": lambda w: Written(
         lambda m, x: m.c(m.b(m.a(x.mT).relu()).mean(2)),
         a=nn.Conv1d(3, w, 3, padding=1),

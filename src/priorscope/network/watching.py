@@ -210,7 +210,9 @@ class _Watcher(TorchFunctionMode):
         except Exception as error:
             where = f"`{self._path}`" if self._path else "the model"
             raise ModelError(
-                where, f"does not run on the example ({type(error).__name__}: {error})", "Check the shape of the inputs"
+                where,
+                f"does not run on the example ({type(error).__name__}: {error})",
+                "Call the model on these inputs: check their shape and dtype",
             ) from error
         return Graph(self.nodes, tree_map(lambda leaf: self._ref(leaf) if isinstance(leaf, Tensor) else leaf, output))
 

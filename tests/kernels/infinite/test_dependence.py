@@ -205,3 +205,24 @@ def test_half_precision_and_the_other_name_of_an_axis():
     assert torch.allclose(exact, infinite_width(model, INIT).nngp(LINES.mT.contiguous().mT), rtol=1e-12)
     with pytest.raises(DataError, match=r"bfloat16.*Give float32"):
         infinite_width(model.bfloat16(), INIT).nngp(LINES.bfloat16())
+
+
+def test_a_gate_of_channels_whose_positions_were_dropped_is_refused_by_name():
+    def gated(m, x):
+        h = m.a(x).relu()
+        return m.o((h * m.g(h.mean(2)).sigmoid()[:, :, None]).mean(2))
+
+    with pytest.raises(NoRuleError, match="keepdim=True"):
+        nngp(gated, LINES, a=nn.Conv1d(4, WIDTH, 1), g=linear(), o=linear(WIDTH, 1))
+
+
+def test_a_gate_of_rows_is_refused_by_name():
+    images = torch.randn(5, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gated(m, x):
+        h = m.a(x).relu()
+        return m.o((h * m.g(h.mean(3, keepdim=True)).sigmoid()).mean((2, 3)))
+
+    layers = {"a": nn.Conv2d(2, WIDTH, 1), "g": nn.Conv2d(WIDTH, WIDTH, 1), "o": linear(WIDTH, 1)}
+    with pytest.raises(NoRuleError, match="a single position"):
+        nngp(gated, images, **layers)

@@ -197,14 +197,26 @@ def _overlap(first: str, second: str) -> bool:
 
 
 def times(a: Moments, b: Moments) -> Moments:
-    """Moments of the product of two independent branches: K_a K_b and Θ_a K_b + K_a Θ_b; else Refused says why."""
+    """Moments of the product of two independent branches: K_a K_b and Θ_a K_b + K_a Θ_b; else Refused says why.
+
+    A branch with a single position (a gate of channels) multiplies every position of the other."""
     if a.is_input or b.is_input:
         raise Refused("multiplies by the input itself, whose coordinates are not random", "Use EmpiricalNTK")
     if shared := common(a.depends_on, b.depends_on):
         cause = f"multiplies two functions of the same random outputs (of `{min(shared)}`), which are correlated"
         raise Refused(cause, "Give each branch its own linear layer, or use EmpiricalNTK")
-    if a.shape != b.shape or a.channel != b.channel:
-        raise Refused(f"multiplies values of different shapes, {a.shape} and {b.shape}", "Give both one shape")
+    a, b = (b, a) if math.prod(a.positions) < math.prod(b.positions) else (a, b)
+    gate = a.moved((1,) * len(a.positions))["shape"]
+    if b.shape not in (a.shape, gate) or a.channel != b.channel:
+        raise Refused(
+            f"multiplies values of different shapes, {a.shape} and {b.shape}",
+            "Give both one shape, or one of them the shape of a gate, with a single position",
+        )
+    if a.pairs != b.pairs:
+        raise Refused(
+            "multiplies positions by a gate whose axes of positions were dropped in between, and its moments with them",
+            "Keep them: x.mean((2, 3), keepdim=True), or nn.AdaptiveAvgPool2d(1), then 1x1 convolutions",
+        )
     half, other = (a.rows + a.columns) / 2, (b.rows + b.columns) / 2
     spread = (a.rows - a.columns) * (b.rows - b.columns) / 4
     return a.replace(

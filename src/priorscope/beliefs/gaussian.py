@@ -60,6 +60,15 @@ class Probability(Result):
         return iter((self.p, self.standard_error))
 
 
+def holding(predicate: Callable[[Tensor], Tensor], drawn: Float[Tensor, "s ..."]) -> Probability:
+    """How probable a set is, from independent samples: the predicate gets all, and returns (s,) booleans."""
+    holds, samples = predicate(drawn), len(drawn)
+    if not isinstance(holds, Tensor) or tuple(holds.shape) != (samples,) or holds.dtype != torch.bool:
+        given = f"{tuple(holds.shape)} {holds.dtype}" if isinstance(holds, Tensor) else type(holds).__name__
+        raise DataError("the predicate", f"returned {given}", f"Return ({samples},) booleans, one a sample")
+    return Probability.counted(int(holds.sum()), samples)
+
+
 @dataclass(frozen=True, eq=False)
 class Gaussian(Result):
     """N(mean, covariance) over the values of a function at m points, singular covariances included.
@@ -176,11 +185,7 @@ class Gaussian(Result):
         Returns:
             A `Probability`: unpacks as (p, standard error), and has an interval of positive width.
         """
-        holds = predicate(self.sample(samples, seed))
-        if not isinstance(holds, Tensor) or tuple(holds.shape) != (samples,) or holds.dtype != torch.bool:
-            given = f"{tuple(holds.shape)} {holds.dtype}" if isinstance(holds, Tensor) else type(holds).__name__
-            raise DataError("the predicate", f"returned {given}", f"Return ({samples},) booleans, one a sample")
-        return Probability.counted(int(holds.sum()), samples)
+        return holding(predicate, self.sample(samples, seed))
 
     def project(self, d: Tensor) -> tuple[float, float]:
         """Mean and variance of the linear functional Σ d·f.

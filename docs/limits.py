@@ -54,7 +54,7 @@ def page(measured: dict | None) -> str:
 def main(arguments: list[str]) -> None:
     kept = FOLDER / "limits.json"
     if arguments:
-        numbers = json.loads(Path(arguments[0]).read_text())["numbers"]
+        numbers = json.loads(Path(arguments[0]).read_text())["outcome"]["numbers"]
         kept.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
     measured = json.loads(kept.read_text()) if kept.exists() else None
     (FOLDER / "limits.md").write_text(page(measured))

@@ -2,10 +2,13 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import pytest
 
 from priorscope import data
-from priorscope.cli import main
+from priorscope.cli import experiment, main
+from priorscope.errors import DataError
+from priorscope.experiments import EXPERIMENTS, Criterion, Experiment, Outcome
 
 
 def run(capsys, *arguments):
@@ -106,4 +109,47 @@ def test_bad_input_is_one_line_and_status_two(capsys, tmp_path, arguments, messa
 def test_experiments_are_listed(capsys):
     status, out, _ = run(capsys, "experiment", "list")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["autokernel", "eigenvectors", "puzzle"]
+    assert [line.split()[0] for line in out.splitlines()] == list(EXPERIMENTS)
+
+
+@pytest.fixture
+def two_experiments(monkeypatch):
+    """Instead of all: one that measures, one that ends in an error."""
+    monkeypatch.setattr(experiment, "EXPERIMENTS", {})
+    starts = []
+
+    def measures(config):
+        starts.append(config)
+        return Outcome((Criterion("a number", 1.0, "<=", 2.0),), {}, ("a note",))
+
+    def breaks(config):
+        raise DataError("the data", "are not there", "Bring them")
+
+    for name, start in (("measures", measures), ("breaks", breaks)):
+        experiment.EXPERIMENTS[name] = Experiment(name, "a claim", "Somebody 2020", start, lambda _: plt.figure())
+    return starts
+
+
+def test_all_experiments_make_one_page_and_failures_are_shown(capsys, tmp_path, two_experiments):
+    for starts in (1, 1):  # what is finished is not run again
+        status, out, _ = run(capsys, "experiment", "run", "all", "--full", "--out", tmp_path, "--quiet")
+        assert status == 1
+        assert "FAILED: breaks" in out
+        assert len(two_experiments) == starts
+    page = (tmp_path / "index.html").read_text()
+    assert "1 passed in full, 0 reported by a short run, 1 failed" in page
+    assert "the data: are not there. Bring them" in page
+    record = json.loads((tmp_path / "measures.json").read_text())
+    assert record["command"] == "priorscope experiment run measures --full"
+    assert record["commit"]
+    page = (tmp_path / "index.html").read_text()
+    (tmp_path / "index.html").unlink()
+    status, _, _ = run(capsys, "experiment", "gallery", "--out", tmp_path)
+    assert status == 0
+    assert (tmp_path / "index.html").read_text() == page
+
+
+def test_a_gallery_of_nothing_is_refused(capsys, tmp_path):
+    status, _, err = run(capsys, "experiment", "gallery", "--out", tmp_path)
+    assert status == 2
+    assert "holds no record" in err

@@ -28,6 +28,7 @@ CHECKED_PAIRS = 24
 COINCIDING = 1e-24
 """1 − |ρ| of variables that are equal, or opposite."""
 NODES_AT_ONCE = 2**17
+POLYNOMIALS_AT_ONCE = 2**21
 
 
 def kinked_means(function: Function, kinks: list[float], variances: Float[Tensor, " n"]) -> tuple[Tensor, float]:
@@ -156,13 +157,24 @@ def _series(
 ) -> HermiteSeries:
     z, weights = _line(kinks, variances, order)
     value, slope = (part * weights for part in _both(function, _safe(variances).sqrt()[:, None] * z))
-    before, here = torch.zeros_like(z), torch.ones_like(z)
+    rows = max(1, POLYNOMIALS_AT_ONCE // (TERMS * z.shape[1]))
     values, slopes = [], []
-    for j in range(TERMS):
-        values.append((value * here).sum(1))
-        slopes.append((slope * here).sum(1))
-        before, here = here, (z * here - j**0.5 * before) / (j + 1) ** 0.5
-    return HermiteSeries(torch.stack(values, 1), torch.stack(slopes, 1), *squares)
+    # One room for all, where no graph needs each: new ones between small results would tear the heap.
+    room = None if value.requires_grad else z.new_empty(TERMS, min(rows, len(z)), z.shape[1])
+    for some, first, second in zip(z.split(rows), value.split(rows), slope.split(rows), strict=True):
+        polynomials = torch.stack(_hermite(some), out=None if room is None else room[:, : len(some)])
+        values.append(torch.einsum("jnq,nq->nj", polynomials, first))
+        slopes.append(torch.einsum("jnq,nq->nj", polynomials, second))
+    return HermiteSeries(torch.cat(values), torch.cat(slopes), *squares)
+
+
+def _hermite(z: Float[Tensor, "n q"]) -> list[Float[Tensor, "n q"]]:
+    """The first normalised Hermite polynomials at z."""
+    found, before = [torch.ones_like(z)], torch.zeros_like(z)
+    for j in range(TERMS - 1):
+        found.append((z * found[-1] - j**0.5 * before) / (j + 1) ** 0.5)
+        before = found[-2]
+    return found
 
 
 def _rests(series: HermiteSeries) -> tuple[Tensor, Tensor]:

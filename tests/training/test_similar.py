@@ -77,7 +77,7 @@ def test_by_group_for_several_factors():
         assert torch.allclose(shares.contributions.sum(1), found.prediction)
     with pytest.raises(DataError, match="the factors are: animal, place"):
         found.by()
-    with pytest.raises(DataError, match="by.'colour'."):
+    with pytest.raises(DataError, match=r"by\('colour'\)"):
         found.by("colour")
 
 

@@ -7,6 +7,7 @@ the points (a rotation, a shift of images), whose results may lie off the data.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from .coupling import GivenKernel, check_kernel
 
 MATCH = 1e4
 """Points nearer to each other than so many roundings of their largest entry are the same point."""
+
 
 @dataclass(frozen=True, eq=False)
 class Commutator(Result):
@@ -59,11 +61,6 @@ class Commutator(Result):
     def modes(self) -> Complex[Tensor, "n r"]:
         """The symmetry's own basis of each eigenspace: R u = size·e^(i·phase) u. Of a cyclic shift, Fourier modes."""
         return torch.view_as_complex(self.parts.contiguous())
-
-    @property
-    def explained(self) -> float:
-        """The share of the kernel's trace that lies in modes, weighted by how much of each the symmetry keeps."""
-        return float((self.values * self.kept).sum() / self.values.sum())
 
 
 @takes_kernel_on_data
@@ -180,7 +177,7 @@ def _eigenspaces(values: Float[Tensor, " r"], tolerance: float) -> list[tuple[in
     eps = tolerance / (len(values) * float(values[0]))
     ends = (values[:-1] - values[1:] > eps**0.5 * values[:-1] + tolerance).nonzero()[:, 0] + 1
     edges = [0, *ends.tolist(), len(values)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _image(x: Inputs, moved: Inputs) -> Int[Tensor, " n"] | None:

@@ -82,9 +82,10 @@ def datamodelling_score(predicted: Tensor, measured: Tensor, subsets: Tensor | N
 
 
 def _check(values: Tensor, name: str) -> None:
-    if not isinstance(values, Tensor) or values.ndim != 2 or len(values) < LEAST:
-        shape = f"has shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"is a {type(values).__name__}"
-        raise DataError(name, shape, f"Give (s, m), for at least {LEAST} subsets: one output at a time")
+    if values.ndim != 2 or len(values) < LEAST:
+        raise DataError(
+            name, f"has shape {tuple(values.shape)}", f"Give (s, m), for at least {LEAST} subsets: one output at a time"
+        )
     if not bool(torch.isfinite(values).all()):
         raise DataError(name, "has entries that are NaN or infinite", "Drop those subsets")
 

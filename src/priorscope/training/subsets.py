@@ -62,10 +62,10 @@ def retrain(
     return stacked[..., 0] if labels.flat else stacked
 
 
-def check_subsets(subsets: Any, n: int) -> None:
+def check_subsets(subsets: Tensor, n: int) -> None:
     """Raises a DataError where subsets are not (s, n) booleans with a point each."""
-    if not isinstance(subsets, Tensor) or subsets.dtype != torch.bool or subsets.ndim != 2 or subsets.shape[1] != n:
-        what = f"{subsets.dtype}, {tuple(subsets.shape)}" if isinstance(subsets, Tensor) else type(subsets).__name__
-        raise DataError("subsets", f"is {what} for {n} points", f"Give booleans of shape (s, {n})")
+    if subsets.dtype != torch.bool or subsets.ndim != 2 or subsets.shape[1] != n:
+        what = f"is {subsets.dtype}, {tuple(subsets.shape)} for {n} points"
+        raise DataError("subsets", what, f"Give booleans of shape (s, {n})")
     if not bool(subsets.any(1).all()):
         raise DataError("subsets", f"number {int((~subsets.any(1)).nonzero()[0])} is empty", "Drop it")

@@ -57,7 +57,7 @@ def test_bars_are_contributions_and_lines_where_they_add_up_to():
     assert torch.allclose(heights(ax), found.by().contributions)
     levels = [line.get_ydata()[0] for line in ax.lines[:3]]
     assert levels == pytest.approx(found.prediction.tolist())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["sum", "a (2)", "b (1)", "c (1)"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a (2)", "b (1)", "c (1)", "sum"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y", "z"]
     plt.close("all")
 

@@ -95,22 +95,23 @@ def similar(
     if g > MOST_COLOURED:
         raise DataError("groups", f"are {g}, there are {MOST_COLOURED} colours", "Draw similar.by(...).contributions")
     ax = style.axes(ax, ylabel=label)
-    width = 0.8 / g
+    width, handles, lines = 0.8 / g, [], []
     for i, name in enumerate(shares.names):
         place = [row + (i - (g - 1) / 2) * width for row in range(m)]
         text = f"{name} ({int(shares.sizes[i])})"
-        ax.bar(place, style.array(bars[:, i]), width * 0.92, color=style.COLOURS[i], label=text)
+        handles.append(ax.bar(place, style.array(bars[:, i]), width * 0.92, color=style.COLOURS[i], label=text))
     for row, total in enumerate(bars.sum(1).tolist()):
-        ax.plot([row - 0.42, row + 0.42], [total, total], color=style.BLACK, lw=1.6, label=None if row else "sum")
+        lines = ax.plot([row - 0.42, row + 0.42], [total, total], color=style.BLACK, lw=1.6, label="sum")
     ax.axhline(0, color=style.BLACK, lw=0.8)
     ax.set_xticks(range(m), [str(i) for i in range(m)] if names is None else list(names), fontsize=8.5)
     style.legend(
         ax,
+        handles=[*handles, *lines],
         title=f"{shares.factor} (training points)",
         title_fontsize=8.5,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=min(g + 1, 4),
+        ncols=2 if max(map(len, shares.names)) > 8 else min(g + 1, 4),
     )
     return ax
 

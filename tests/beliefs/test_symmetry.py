@@ -135,6 +135,12 @@ def test_shifts_of_images_commute_with_circular_convolutions_alone(head):
         assert float(shifted["zeros"].kept[1]) < 0.9
 
 
+def test_a_mirror_is_a_symmetry_of_infinite_convolutions_of_either_padding():
+    x = ps.data.named("digits").x[:10, :, 1:7, 1:7] / 16
+    for mode in ("circular", "zeros"):
+        assert commutator(convolution(mode, "flatten"), x, lambda x: x.flip(-1)).norm < 1e-12
+
+
 def test_a_fully_connected_network_does_not_see_the_order_of_pixels_and_a_convolution_does():
     x = ps.data.named("digits").x[:12, :, 1:7, 1:7] / 16
     order = torch.randperm(36)

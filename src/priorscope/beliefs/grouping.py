@@ -133,9 +133,8 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def names_of(groups: Any, n: int, place: str = "groups") -> tuple[str, ...]:
-    """n names as a tuple of text; classes (a tensor of integers) are names too. A DataError where they do not fit."""
-    if isinstance(groups, Tensor):
-        groups = groups.tolist()
+    """n names as a tuple of text; a tensor or array of classes are names too. A DataError where they do not fit."""
+    groups = groups.tolist() if hasattr(groups, "tolist") else groups
     if isinstance(groups, str) or not isinstance(groups, Sequence) or len(groups) != n:
         given = f"has {len(groups)} names" if isinstance(groups, (list, tuple)) else f"is {groups!r}"
         raise DataError(place, f"{given} for {n} points", "Give one name each")

@@ -9,9 +9,12 @@ from . import data, kernels, plot
 from .beliefs.gaussian import Gaussian, Probability
 from .beliefs.modes import Spectrum, eigenmodes, sinusoid_r2
 from .beliefs.process import GaussianProcess
+from .beliefs.removal import leave_out
 from .beliefs.similarity import cosine, influence, most_similar
+from .beliefs.symmetry import commutator
 from .errors import PriorscopeError, PriorscopeWarning
 from .generalization.compare import Verdict, compare
+from .generalization.datamodels import datamodelling_score
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
 from .kernels.empirical import EmpiricalNTK
 from .kernels.infinite import dual, infinite_width, kernel_map, rule
@@ -22,6 +25,8 @@ from .training.drift import drift
 from .training.ensemble import TrainedEnsemble, trained_ensemble
 from .training.run import Run, train
 from .training.runs import Runs, train_many
+from .training.similar import similar
+from .training.subsets import retrain
 from .training.training import Training
 from .training.trajectory import Trajectory, trajectory
 from .version import __version__
@@ -46,9 +51,11 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "__version__",
+    "commutator",
     "compare",
     "cosine",
     "data",
+    "datamodelling_score",
     "drift",
     "dual",
     "eigenmodes",
@@ -56,11 +63,14 @@ __all__ = [
     "influence",
     "kernel_map",
     "kernels",
+    "leave_out",
     "linearize",
     "most_similar",
     "plot",
     "report",
+    "retrain",
     "rule",
+    "similar",
     "sinusoid_r2",
     "train",
     "train_many",

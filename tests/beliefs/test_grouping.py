@@ -1,10 +1,11 @@
 """Measures of grouping against the obvious loop, and chance against really random orders."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from priorscope.beliefs.grouping import difference, grouping, neighbours, rank_correlation
+from priorscope.beliefs.grouping import difference, grouping, members, names_of, neighbours, rank_correlation
 from priorscope.errors import DataError
 
 
@@ -103,3 +104,18 @@ def test_what_has_no_answer_raises():
         grouping(s, ("a", "b"))
     with pytest.raises(DataError, match="two square matrices"):
         rank_correlation(s, symmetric(4))
+
+
+def test_names_come_from_lists_tensors_and_arrays():
+    expected = ("1", "0", "1")
+    for given in (["1", "0", "1"], torch.tensor([1, 0, 1]), np.array([1, 0, 1]), (1, 0, 1)):
+        assert names_of(given, 3) == expected
+    assert {name: rows.tolist() for name, rows in members(expected).items()} == {"1": [0, 2], "0": [1]}
+    for bad, message in [
+        ("101", "is '101'"),
+        (["1"], "has 1 names for 3"),
+        (None, "is None"),
+        (torch.eye(3)[0, 0], "1.0"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            names_of(bad, 3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -129,6 +130,21 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     a, b = (r - r.mean() for r in ranks)
     scale = float(a.norm() * b.norm())
     return float(a @ b) / scale if scale > 0 else float("nan")
+
+
+def names_of(groups: Any, n: int, place: str = "groups") -> tuple[str, ...]:
+    """n names as a tuple of text; a tensor or array of classes are names too. A DataError where they do not fit."""
+    groups = groups.tolist() if hasattr(groups, "tolist") else groups
+    if isinstance(groups, str) or not isinstance(groups, Sequence) or len(groups) != n:
+        given = f"has {len(groups)} names" if isinstance(groups, (list, tuple)) else f"is {groups!r}"
+        raise DataError(place, f"{given} for {n} points", "Give one name each")
+    return tuple(map(str, groups))
+
+
+def members(names: Sequence[str]) -> dict[str, Int[Tensor, " k"]]:
+    """The rows of each group, in the order of their first appearance."""
+    codes = _codes(names)
+    return {name: (codes == code).nonzero()[:, 0] for code, name in enumerate(dict.fromkeys(names))}
 
 
 def _codes(groups: Sequence[str]) -> Int[Tensor, " n"]:

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from ..data.inputs import Inputs, count, leaves, loaded, take
-from ..errors import ModelError, NotExactError, PriorscopeError, brief
+from ..errors import DataError, ModelError, NotExactError, PriorscopeError, brief
 
 Readout = Callable[[Any], Tensor]
 
@@ -155,6 +155,14 @@ def evaluate(model: nn.Module, x: Inputs) -> Float[Tensor, "n o"]:
     """
     check_mode(model)
     return outputs_of(model, cast(loaded(x), model.parameters(), copy=True)).to(torch.float64)
+
+
+def initial_function(model: nn.Module, x: Inputs, outputs: int, name: str = "start") -> Float[Tensor, "m o"]:
+    """The network's outputs at x, float64: as many as y has."""
+    values = evaluate(model, x)
+    if values.shape[1] != outputs:
+        raise DataError(name, f"has {values.shape[1]} outputs, y asks for {outputs}", "Make them equal")
+    return values
 
 
 def class_name(module: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from .beliefs import functions, modes, similarity, spectrum
 from .generalization import verdict
+from .groups import similar
 from .training import drift, learned, trajectory
 
-__all__ = ["drift", "functions", "learned", "modes", "similarity", "spectrum", "trajectory", "verdict"]
+__all__ = ["drift", "functions", "learned", "modes", "similar", "similarity", "spectrum", "trajectory", "verdict"]

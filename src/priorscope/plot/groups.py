@@ -1,4 +1,4 @@
-"""The picture of similarities between inputs that have groups."""
+"""Pictures of inputs that have groups: who is similar to whom, and which group carries a prediction."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -7,11 +7,14 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from ..beliefs.shares import GroupShares, Similar
 from ..errors import DataError
 from . import style
 
 MOST_NAMED = 24
 """More groups than this stay without names."""
+
+MOST_COLOURED = len(style.COLOURS)
 
 
 def by_group(
@@ -61,3 +64,68 @@ def _frames(ax: Axes, groups: Sequence[str]) -> None:
         start += size
     if len(names) <= MOST_NAMED:
         ax.set_yticks(centres, names, fontsize=7.5)
+
+
+def similar(
+    result: Similar | GroupShares,
+    factor: str | None = None,
+    ax: Axes | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    output: int | None = None,
+) -> Axes:
+    """What each group of training points adds to each prediction, as bars; a line where they add up to.
+
+    Without labels the bars are sums of dual weights.
+
+    Args:
+        result: of `similar`, or its `.by(factor)`.
+        factor: which groups; None where there is one factor alone.
+        names: m names of the new points; None for their numbers.
+        output: which of several outputs; None for the one where the sum of each point is largest.
+
+    Raises:
+        DataError: names, an output or a factor that do not fit; more groups than colours.
+    """
+    shares = result.by(factor) if isinstance(result, Similar) else result
+    bars, label = _bars(shares, output)
+    m, g = bars.shape
+    if names is not None and len(names) != m:
+        raise DataError("names", f"has {len(names)} for {m} points", "Give one each")
+    if g > MOST_COLOURED:
+        raise DataError("groups", f"are {g}, there are {MOST_COLOURED} colours", "Draw similar.by(...).contributions")
+    ax = style.axes(ax, ylabel=label)
+    width, handles, lines = 0.8 / g, [], []
+    for i, name in enumerate(shares.names):
+        place = [row + (i - (g - 1) / 2) * width for row in range(m)]
+        text = f"{name} ({int(shares.sizes[i])})"
+        handles.append(ax.bar(place, style.array(bars[:, i]), width * 0.92, color=style.COLOURS[i], label=text))
+    for row, total in enumerate(bars.sum(1).tolist()):
+        lines = ax.plot([row - 0.42, row + 0.42], [total, total], color=style.BLACK, lw=1.6, label="sum")
+    ax.axhline(0, color=style.BLACK, lw=0.8)
+    ax.set_xticks(range(m), [str(i) for i in range(m)] if names is None else list(names), fontsize=8.5)
+    style.legend(
+        ax,
+        handles=[*handles, *lines],
+        title=f"{shares.factor} (training points)",
+        title_fontsize=8.5,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2 if max(map(len, shares.names)) > 8 else min(g + 1, 4),
+    )
+    return ax
+
+
+def _bars(shares: GroupShares, output: int | None) -> tuple[Tensor, str]:
+    """(m, g) and what it is."""
+    put = shares.contributions
+    if put is None:
+        return shares.weights, "sum of dual weights"
+    if put.ndim == 2:
+        return put, "contribution to the output"
+    if output is not None and not 0 <= output < put.shape[2]:
+        raise DataError("output", f"is {output} of {put.shape[2]}", f"Give 0 to {put.shape[2] - 1}, or None")
+    if output is not None:
+        return put[:, :, output], f"contribution to output {output}"
+    best = put.sum(1).argmax(1)
+    return put[torch.arange(len(best), device=best.device), :, best], "contribution to the largest output"

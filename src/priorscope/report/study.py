@@ -18,11 +18,12 @@ from ..kernels.infinite import infinite_width, mismatches
 from ..kernels.kernel import Kernel
 from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
+from ..network.function import initial_function
 from ..network.initialization import Initialization, resolve_rates
 from ..training.ensemble import TrainedEnsemble, trained_ensemble
 from ..training.run import Run, train
 from ..training.training import Training
-from ..training.trajectory import Trajectory, initial_function, trajectory
+from ..training.trajectory import Trajectory, trajectory
 
 LEARNED = 0.05
 """The default training ends where the predicted training loss falls to this share of its start, or at STEPS."""

@@ -16,7 +16,7 @@ from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, PriorscopeWarning
 from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.pair import KernelPair
-from ..network.function import check_module, evaluate
+from ..network.function import check_module, initial_function
 from ..results import Result, live
 from .filters import check_at, check_one_mean, check_training, half_lives, residual, step_limit, weights_filter
 from .training import Training
@@ -229,14 +229,6 @@ def warn_beyond_limit(training: Training, limit: float) -> None:
             PriorscopeWarning,
             stacklevel=4,
         )
-
-
-def initial_function(model: nn.Module, x: Inputs, outputs: int, name: str = "start") -> Float[Tensor, "m o"]:
-    """The network's outputs at x, float64: as many as y has."""
-    values = evaluate(model, x)
-    if values.shape[1] != outputs:
-        raise DataError(name, f"has {values.shape[1]} outputs, y asks for {outputs}", "Make them equal")
-    return values
 
 
 def notes_on(training: Training) -> tuple[str, ...]:

@@ -149,8 +149,9 @@ def _check_arguments(candidates: Any, training: Any, duplicates: Any, samples: A
 
 def _check_finite(training: Training, limit: float, *values: Tensor) -> None:
     if not all(bool(torch.isfinite(each).all()) for each in values):
+        rate = training.learning_rate if training.schedule is None else training.largest_rate
         raise NotCoveredError(
-            f"Training(learning_rate={training.learning_rate})",
+            f"Training(learning_rate={rate})",
             f"diverges beyond all finite numbers: the step limit of this kernel is {limit:.4g}",
             "Use a learning rate below the limit",
         )

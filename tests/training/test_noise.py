@@ -1,4 +1,4 @@
-"""Mini-batches: their mean and the covariance of their noise, against every order of a tiny epoch and real trainings."""
+"""Mini-batches: their mean and the covariance of their noise, against every order of tiny epochs and real trainings."""
 
 import itertools
 
@@ -15,7 +15,6 @@ from priorscope.training.trajectory import trajectory
 from tests.beliefs.kernels import Features
 from tests.statistics import BootstrappedMean, covariance_quantile, covariance_statistic
 from tests.training.test_trajectory import LinearInParameters
-
 
 # torch loads its forward derivatives once, with a warning of its own that this way of calling them silences.
 forward_product(lambda values: values["t"], {"t": torch.zeros(1)}, {"t": torch.zeros(1)})

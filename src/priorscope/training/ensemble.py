@@ -18,8 +18,8 @@ from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.kernel import Kernel
 from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
-from ..results import Result, live
 from ..linalg.symmetric import decompose
+from ..results import Result, live
 from .filters import Scale, check_at, check_one_mean, check_training, residuals, step_limit, weights_filter
 from .noise import carried, has_noise, noise_covariance
 from .training import Training
@@ -211,8 +211,6 @@ def trained_ensemble(
     values = operator.eigen.values[: operator.eigen.rank]
     fingerprints = torch.stack([nngp.fingerprint, ntk.fingerprint])
     notes = notes_on(training, count(x))
-    ensemble = TrainedEnsemble(
-        labels, training, values, fingerprints, operator.note, notes, float(label_noise), frozen
-    )
+    ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes, float(label_noise), frozen)
     warn_beyond_limit(training, ensemble.step_limit)
     return ensemble

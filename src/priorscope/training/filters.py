@@ -159,9 +159,7 @@ def step_limit(values: Float[Tensor, " r"], training: Training, scale: Scale) ->
     return factor / largest if largest > 0 else math.inf
 
 
-def impulses(
-    values: Float[Tensor, " r"], steps: int, training: Training, scale: Scale
-) -> Float[Tensor, "steps r"]:
+def impulses(values: Float[Tensor, " r"], steps: int, training: Training, scale: Scale) -> Float[Tensor, "steps r"]:
     """How far a unit of descent's gradient at step k has moved the weights of each mode by `steps`, for every k.
 
     ηₖ Π (1 − ηⱼμ) over the later steps for plain descent; with momentum by its recursion, backwards.
@@ -259,7 +257,7 @@ def _pull_along(
     w = training.weight_decay
 
     def step(eta: float, s: float) -> Tensor:
-        slopes = {0: [s * values + w, 0.0, -s, 0.0], 2: [0.0, 0.0, w, 0.0]}
+        slopes: dict[int, list[Any]] = {0: [s * values + w, 0.0, -s, 0.0], 2: [0.0, 0.0, w, 0.0]}
         return _step(slopes, 4, values, eta, training)
 
     return _states(step, [0.0, 0.0, 1.0, 0.0], values, times, training, scale)

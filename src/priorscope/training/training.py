@@ -1,7 +1,7 @@
 """`Training`: one value that says how a network is trained, used alike by every prediction and by real training."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
@@ -51,7 +51,7 @@ class Training:
     """
 
     loss: Literal["half_sse", "mse", "cross_entropy"] = "half_sse"
-    learning_rate: float | Sequence[float] | Callable[[int], float] | None = None
+    learning_rate: float | Iterable[float] | Callable[[int], float] | None = None
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0

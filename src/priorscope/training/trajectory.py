@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -147,7 +147,7 @@ class Trajectory(Result):
         """The training loss, in the training's own loss, without what weight decay adds. Arguments as in a call."""
         times, several = self._times(at)
         left = self._apply(filters.residuals, times)
-        squares, off = left.square() @ self.squares, 2 * self.off_modes
+        squares, off = left.square() @ self.squares, torch.tensor(2 * self.off_modes).to(left)
         if self.pulled is not None:
             # y − f is r (y − f₀) + (r − q) h in each mode; on null modes r is 1.
             pulled, free = left - self._apply(filters.shrinkage, times), 1 - self._free(times)
@@ -166,7 +166,7 @@ class Trajectory(Result):
         left = self._apply(filters.residuals, times).to(self.labels.dtype)
         return left if several else left[0]
 
-    def as_flow(self, order: Literal[0, 1] = 0) -> "Trajectory":
+    def as_flow(self, order: int = 0) -> "Trajectory":
         """The gradient flow that plain descent of small steps approximates, at the time η · steps.
 
         Order 0 is the flow of the loss L: a step leaves it by O(η²), a training to a given time by O(η). Order 1 is

@@ -23,6 +23,7 @@ from ..kernels.kernel import Kernel
 from ..kernels.pair import KernelPair
 from ..results import Result
 from ..training.ensemble import trained_ensemble
+from ..training.noise import has_noise
 from ..training.training import Training
 from ..training.trajectory import trajectory
 
@@ -119,7 +120,8 @@ def compare(
         path = trajectory(ntk, x, targets, training, start=start)
         outputs = path(take(x_new, kept)).reshape(1, *chosen.shape[1:])
         _check_finite(training, path.step_limit, outputs)
-        notes += (*path.notes, "one given network: its outcome is deterministic")
+        kind = "that of the mean over mini-batches" if has_noise(training, count(x)) else "deterministic"
+        notes += (*path.notes, f"one given network: its outcome is {kind}")
         return _deterministic(list(candidates), outputs, chosen, rule, kept, notes)
     if not isinstance(kernel, KernelPair):
         raise NotCoveredError(

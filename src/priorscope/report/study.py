@@ -210,7 +210,7 @@ class Study:
 
     @property
     def diverges(self) -> bool:
-        """Whether the prediction is of a learning rate beyond its limit, or a schedule that ends further off than it began."""
+        """Whether the prediction is of a learning rate beyond its limit, or of a schedule that ends further off."""
         if self.covered.schedule is not None:
             return bool((self.path.residuals().abs() > 1).any())
         return not self.covered.is_flow and self.covered.largest_rate > self.path.step_limit

@@ -8,8 +8,9 @@ import torch
 import priorscope as ps
 from priorscope import Training
 from priorscope.errors import NotCoveredError
-from priorscope.kernels import FunctionKernel, KernelPair, Origin
+from priorscope.kernels import RBF, FunctionKernel, Kernel, KernelPair, Origin
 from priorscope.network.derivatives import forward_product
+from priorscope.training import noise
 from priorscope.training.ensemble import trained_ensemble
 from priorscope.training.trajectory import trajectory
 from tests.beliefs.kernels import Features
@@ -103,9 +104,9 @@ def test_the_covariance_is_that_of_the_linear_expansion_over_all_orders(fields, 
         functions = torch.einsum("mop,sp->smo", phi_new, moved).flatten(1)
         assert torch.allclose(functions.mean(0), torch.zeros(3 * outputs), atol=1e-12)
         covariance += functions.T @ functions / len(functions)
-    noise = path.noise(x_new, at=steps)
-    torch.testing.assert_close(noise.covariance.reshape(covariance.shape), covariance, rtol=1e-9, atol=1e-12)
-    assert torch.equal(noise.mean, torch.zeros(3, outputs))
+    law = path.noise(x_new, at=steps)
+    torch.testing.assert_close(law.covariance.reshape(covariance.shape), covariance, rtol=1e-9, atol=1e-12)
+    assert torch.equal(law.mean, torch.zeros(3, outputs))
 
 
 def test_outputs_share_the_batches_and_null_modes_move_nothing():
@@ -113,7 +114,7 @@ def test_outputs_share_the_batches_and_null_modes_move_nothing():
     kernel = FunctionKernel(lambda a, b: a @ phi @ phi.T @ b.T)  # rank 2 of 5 points
     x, y, x_new = torch.randn(5, 2), torch.randn(5, 2), torch.randn(3, 2)
     training = Training(learning_rate=0.1, steps=7, batch_size=2)
-    noise = trajectory(kernel, x, y, training).noise(x_new)
+    law = trajectory(kernel, x, y, training).noise(x_new)
     features = torch.stack([torch.stack([x @ phi, torch.zeros(5, 3)]), torch.stack([torch.zeros(5, 3), x @ phi])])
     whole = features.permute(2, 0, 1, 3).reshape(5, 2, 6)
     new = torch.stack([torch.stack([x_new @ phi, torch.zeros(3, 3)]), torch.stack([torch.zeros(3, 3), x_new @ phi])])
@@ -121,8 +122,8 @@ def test_outputs_share_the_batches_and_null_modes_move_nothing():
     for moved in expanded(torch.zeros(6), whole, y, training, 7):
         functions = torch.einsum("mop,sp->smo", new.permute(2, 0, 1, 3).reshape(3, 2, 6), moved).flatten(1)
         covariance += functions.T @ functions / len(functions)
-    torch.testing.assert_close(noise.covariance.reshape(6, 6), covariance, rtol=1e-9, atol=1e-12)
-    assert float(noise.covariance[:, 0, :, 1].abs().max()) > 1e-4
+    torch.testing.assert_close(law.covariance.reshape(6, 6), covariance, rtol=1e-9, atol=1e-12)
+    assert float(law.covariance[:, 0, :, 1].abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -252,3 +253,40 @@ def test_several_sets_of_labels_at_once_on_half_sse():
         torch.testing.assert_close(same.noise(x_new).covariance, mean.noise(x_new).covariance, rtol=1e-9, atol=1e-12)
     with pytest.raises(NotCoveredError, match="divides the number of points"):
         Training(loss="mse", learning_rate=0.4, steps=6, batch_size=2, momentum=0.5).on_half_sse(5, 1)
+
+
+class Blocks(Kernel):
+    """k ⊗ identity of two outputs, said as a kernel that couples them."""
+
+    coupled = True
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def matrix(self, x1, x2):
+        return self.kernel(x1, x2)
+
+    def variances(self, x):
+        return self.kernel.diagonal(x)
+
+    def tensor4(self, x1, x2):
+        return torch.einsum("mn,op->monp", self.kernel(x1, x2), torch.eye(2))
+
+
+def test_coupled_outputs_that_do_not_couple_are_independent_ones():
+    x, y, x_new = torch.randn(5, 2), torch.randn(5, 2), torch.randn(3, 2)
+    training = Training(learning_rate=0.1, steps=8, batch_size=2)
+    pairs = [KernelPair(RBF(0.5), ntk) for ntk in (RBF(), Blocks(RBF()))]
+    one, two = (trained_ensemble(pair, x, y, training, label_noise=0.1) for pair in pairs)
+    assert (one.outputs, two.outputs) == ("independent", "coupled")
+    torch.testing.assert_close(two(x_new).covariance, one(x_new).covariance, rtol=1e-9, atol=1e-12)
+    one, two = (trajectory(pair.ntk, x, y, training).noise(x_new).covariance for pair in pairs)
+    torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-12)
+
+
+def test_many_starts_in_parts(monkeypatch):
+    x, y, x_new = torch.randn(5, 2), torch.randn(5), torch.randn(3, 2)
+    ensemble = trained_ensemble(KernelPair(RBF(0.5), RBF()), x, y, Training(learning_rate=0.1, steps=8, batch_size=2))
+    whole = ensemble(x_new).covariance
+    monkeypatch.setattr(noise, "AT_ONCE", 2 * 3 * 5)
+    torch.testing.assert_close(ensemble(x_new).covariance, whole, rtol=1e-12, atol=1e-14)

@@ -108,7 +108,7 @@ class TrainedEnsemble(Result):
         sizes = self.training.batch_sizes(n)
         train = self._nngp.gram + self.label_noise * torch.eye(n).to(self._nngp.gram)
         eigen = decompose(train)
-        root = (eigen.vectors * eigen.values.clamp_min(0).sqrt())[:, : eigen.rank]
+        root = (eigen.vectors * eigen.values.clamp_min(0).sqrt())[:, : eigen.rank].contiguous()
         if operator.coupled or o == 1:
             # Each output has starts of its own: those of the others are 0.
             starts = torch.cat([self.labels.values.reshape(-1, 1), torch.kron(root, torch.eye(o).to(root))], 1)

@@ -91,6 +91,7 @@ def test_widths_that_are_none_are_refused_before_any_work(capsys, tmp_path, comm
         (["report", "--data", "imagenet"], "is not known"),
         (["report", "--model", "mlp:3"], "not of the form"),
         (["report", "--data", "iris", "--train", "1000"], "has 150 points"),
+        (["report", "--data", "iris", "--nesterov"], "have no learning rate"),
         (["report", "--data", "iris", "--steps", "10"], "not fully stated"),
         (["report", "--data", "iris", "--steps", "10", "--learning-rate", "-1"], "learning_rate"),
         (["report", "--data", "iris", "--momentum", "0.9"], "have no learning rate"),

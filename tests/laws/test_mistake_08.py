@@ -65,15 +65,16 @@ def test_the_largest_step(name):
         assert plain < 1e-4 if name == "heavy ball" else plain > 1e4
 
 
-@pytest.mark.parametrize("momentum", [0.0, BETA])
-def test_the_limit_that_is_predicted(momentum):
-    y, limit = X @ torch.tensor([1.0, -2.0]), 2 * (1 + momentum) / LARGEST
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_limit_that_is_predicted(name):
+    training, limit = LIMITS[name]
+    y, extra = X @ torch.tensor([1.0, -2.0]), {"momentum": training.momentum, "nesterov": training.nesterov}
     kernel = ps.EmpiricalNTK(model())
-    path = ps.trajectory(kernel, X, y, ps.Training(learning_rate=0.1, momentum=momentum, steps=3))
+    path = ps.trajectory(kernel, X, y, ps.Training(learning_rate=0.1, steps=3, **extra))
     assert path.step_limit == pytest.approx(limit)
-    mse = ps.Training(loss="mse", learning_rate=0.1, momentum=momentum, steps=3)
+    mse = ps.Training(loss="mse", learning_rate=0.1, steps=3, **extra)
     assert ps.trajectory(kernel, X, y, mse).step_limit == pytest.approx(limit * 4 / 2)
     with pytest.warns(ps.PriorscopeWarning, match="beyond the limit"):
-        path = ps.trajectory(kernel, X, y, ps.Training(learning_rate=1.03 * limit, momentum=momentum, steps=400))
+        path = ps.trajectory(kernel, X, y, ps.Training(learning_rate=1.03 * limit, steps=400, **extra))
     assert math.isfinite(float(path.losses()))
     assert float(path.losses()) > 1e4 * float(path.losses(0))

@@ -110,7 +110,7 @@ def test_regression_with_a_model_that_has_no_rule_uses_its_own_kernel(tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"optimizer": "adam"}, {"batch_size": 10}, {"loss": "cross_entropy"}, {"momentum": 0.9, "nesterov": True}],
+    [{"optimizer": "adam"}, {"loss": "cross_entropy"}, {"weight_decay": 0.1, "decay_to": "zero"}],
 )
 def test_trainings_outside_the_theory_are_run_and_marked(fields, tmp_path):
     t = ps.Training(learning_rate=0.001, steps=12, **fields)
@@ -118,6 +118,22 @@ def test_trainings_outside_the_theory_are_run_and_marked(fields, tmp_path):
     result = ps.report(model, iris(), training=t, init=LAW, out=tmp_path)
     assert "outside the theory" in " ".join(result.answers["What will it predict?"])
     assert "With care" in " ".join(result.answers["Should you believe it?"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"batch_size": 10}, "mini-batches of 10"),
+        ({"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, "full-batch descent"),
+        ({"learning_rate": [0.001] * 6 + [0.0005] * 6}, "scheduled from 0.001 to 0.0005"),
+    ],
+)
+def test_all_of_sgd_is_inside_the_theory(fields, said, tmp_path):
+    t = ps.Training(**{"learning_rate": 0.001, "steps": 12, **fields})
+    result = ps.report(network(width=16).float(), iris(), training=t, init=LAW, out=tmp_path)
+    predicted = " ".join(result.answers["What will it predict?"])
+    assert "outside the theory" not in predicted
+    assert said in predicted
 
 
 def test_a_training_that_ends_early_is_compared_at_its_end(tmp_path):

@@ -10,6 +10,7 @@ from priorscope.beliefs import GaussianProcess
 from priorscope.errors import DataError, NotCoveredError, PriorscopeWarning, SingularKernelError
 from priorscope.kernels import RBF, FunctionKernel, KernelPair, Linear
 from priorscope.training.ensemble import TrainedEnsemble, trained_ensemble
+from priorscope.training.trajectory import trajectory
 from tests.beliefs.kernels import Features
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "predict-fc-relu-3.npz"
@@ -74,11 +75,11 @@ class RandomFeatures:
     def trained(self, w, x, y, training):
         """Descent on every row of w, (s, width), in weight space."""
         phi, velocity = self.features(x), torch.zeros_like(w)
-        scale = training.loss_scale(len(x), 1)
-        for _ in range(training.steps):
-            gradient = scale * (w @ phi.T - y) @ phi * self.rates
-            velocity = training.momentum * velocity + gradient
-            w = w - training.learning_rate * velocity
+        scale, start = training.loss_scale(len(x), 1), w
+        for step in range(training.steps):
+            slope = scale * (w @ phi.T - y) @ phi * self.rates + training.weight_decay * (w - start)
+            velocity = training.momentum * velocity + slope
+            w = w - training.rate_at(step) * (slope + training.momentum * velocity if training.nesterov else velocity)
         return w
 
     def law(self, x, y, training, x_new):
@@ -90,13 +91,24 @@ class RandomFeatures:
         return (phi_new @ offset.T)[:, 0], phi_new @ matrix.T @ matrix @ phi_new.T
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.8])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"momentum": 0.8},
+        {"momentum": 0.8, "nesterov": True},
+        {"weight_decay": 0.1},
+        {"weight_decay": 0.1, "momentum": 0.8, "nesterov": True, "schedule": True},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("loss", ["half_sse", "mse"])
-def test_it_is_the_exact_law_of_trained_random_features(momentum, loss):
-    networks = RandomFeatures()
+def test_it_is_the_exact_law_of_trained_random_features(fields, loss):
+    networks, extra = RandomFeatures(), {**fields}
     x, y, x_new = torch.randn(6, 2), torch.randn(6), torch.randn(4, 2)
     limit = trained_ensemble(networks.pair, x, y, Training(loss=loss)).step_limit
-    training = Training(loss=loss, learning_rate=limit / 2, momentum=momentum, steps=80)
+    rate = [limit / (2 + step) for step in range(80)] if extra.pop("schedule", False) else limit / 2
+    training = Training(loss=loss, learning_rate=rate, steps=80, **extra)
     law = trained_ensemble(networks.pair, x, y, training)(x_new)
     mean, covariance = networks.law(x, y, training, x_new)
     assert torch.allclose(law.mean, mean, atol=1e-10)
@@ -118,6 +130,30 @@ def test_sampled_networks_have_this_law_and_not_the_posteriors():
     assert distance(trained, law) < null[998]
     for kernel in (networks.pair.nngp, networks.pair.ntk):
         assert distance(trained, GaussianProcess(kernel).condition(x, y)(x_new)) > 2 * null[998]
+
+
+def test_label_noise_is_that_of_networks_with_labels_of_their_own():
+    networks, n, variance = RandomFeatures(), 20_000, 0.5
+    x, y, x_new = torch.randn(6, 2), torch.randn(6), torch.randn(4, 2)
+    training = Training(learning_rate=0.5, steps=60)
+    own = y + variance**0.5 * torch.randn(n, 6)
+    trained = networks.trained(torch.randn(n, 25), x, own, training) @ networks.features(x_new).T
+    law = trained_ensemble(networks.pair, x, y, training, label_noise=variance)(x_new)
+
+    def distance(samples, of):
+        return float((samples.T.cov() - of.covariance).norm() / of.covariance.norm())
+
+    null = sorted(distance(law.sample(n, seed=s), law) for s in range(1000))
+    assert distance(trained, law) < null[998]
+    without = trained_ensemble(networks.pair, x, y, training)(x_new)
+    assert distance(trained, without) > 2 * null[998]
+    assert torch.equal(law.mean, without.mean)
+    path = trajectory(networks.pair, x, y, training)
+    A = path.influence(x_new)
+    assert torch.allclose(law.covariance - without.covariance, variance * A @ A.T, atol=1e-12)
+    for bad in (-0.1, math.inf, math.nan):
+        with pytest.raises(DataError, match="label_noise: is"):
+            trained_ensemble(networks.pair, x, y, training, label_noise=bad)
 
 
 def test_before_training_it_is_the_prior():

@@ -36,7 +36,7 @@ def by_hand(model, x, y, t: Training, rates=None, batches=None):
                 target = start[name] if t.decay_to == "start" else 0.0
                 g = rates[name] * g + t.weight_decay * (p - target)
                 velocity[name] = t.momentum * velocity[name] + g
-                p.sub_(t.learning_rate * (g + t.momentum * velocity[name] if t.nesterov else velocity[name]))
+                p.sub_(t.rate_at(step) * (g + t.momentum * velocity[name] if t.nesterov else velocity[name]))
         outputs.append(model(x).detach())
     return torch.stack(outputs), model
 
@@ -52,10 +52,12 @@ TRAININGS = [
     Training(learning_rate=0.05, steps=30, weight_decay=0.3),
     Training(learning_rate=0.05, steps=30, weight_decay=0.3, decay_to="zero", momentum=0.5),
     Training(learning_rate=0.05, steps=30, weight_decay=0.3, momentum=0.5, nesterov=True),
+    Training(learning_rate=lambda step: 0.05 * (1 - step / 30), steps=30, weight_decay=0.3, momentum=0.5),
+    Training(learning_rate=[0.0, 0.05, 0.02] * 10, momentum=0.5, nesterov=True, loss="mse"),
 ]
 
 
-@pytest.mark.parametrize("t", TRAININGS, ids=str)
+@pytest.mark.parametrize("t", TRAININGS)
 @pytest.mark.parametrize("rated", [False, True], ids=["standard", "rates"])
 def test_every_training_equals_the_loop_by_hand(t, rated):
     model, x, y = problem()
@@ -216,6 +218,25 @@ def test_other_optimizers_get_one_group_per_rate(optimizer):
         adam.zero_grad()
         LOSSES["half_sse"](hand(x), y).backward()
         adam.step()
+    torch.testing.assert_close(run.outputs[-1], hand(x).detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_a_schedule_is_torchs_own_scheduler_for_any_optimizer():
+    model, x, y = problem()
+    rates = {"0.weight": 0.5, "0.bias": 0.0, "2.weight": 2.0, "2.bias": 0.5}
+    t = Training(learning_rate=[0.05 * 0.9**k for k in range(20)], optimizer="adam")
+    run, hand = train(model, x, y, t, rates), copy.deepcopy(model)
+    groups = [
+        {"params": [hand[0].weight, hand[2].bias], "lr": 0.025},
+        {"params": [hand[2].weight], "lr": 0.1},
+    ]
+    adam = torch.optim.Adam(groups)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(adam, 0.9)
+    for _ in range(20):
+        adam.zero_grad()
+        LOSSES["half_sse"](hand(x), y).backward()
+        adam.step()
+        scheduler.step()
     torch.testing.assert_close(run.outputs[-1], hand(x).detach(), rtol=1e-10, atol=1e-10)
 
 

@@ -28,7 +28,7 @@ def one_by_one(maker, seeds, *arguments, **keywords):
     return [train(maker(seed), *arguments, **keywords) for seed in seeds]
 
 
-@pytest.mark.parametrize("t", TRAININGS, ids=str)
+@pytest.mark.parametrize("t", TRAININGS)
 @pytest.mark.parametrize("rated", [False, True], ids=["standard", "rates"])
 def test_it_equals_train_for_each_seed(t, rated):
     x, y = data()

@@ -6,8 +6,15 @@ from torch import nn
 
 from priorscope import Training
 from priorscope.beliefs import GaussianProcess, Posterior, Spectrum, coupling, eigenmodes
-from priorscope.errors import DataError, ModelError, NotCoveredError, PriorscopeError, PriorscopeWarning
-from priorscope.kernels import RBF, KernelPair, Linear
+from priorscope.errors import (
+    DataError,
+    ModelError,
+    NotCoveredError,
+    PriorscopeError,
+    PriorscopeWarning,
+    RatesError,
+)
+from priorscope.kernels import RBF, KernelPair, Linear, Origin
 from priorscope.linalg.symmetric import Eigendecomposition
 from priorscope.training.ensemble import TrainedEnsemble, trained_ensemble
 from priorscope.training.trajectory import Trajectory, trajectory
@@ -156,14 +163,90 @@ def test_a_step_beyond_the_limit_warns_and_is_exact():
 
 def test_trainings_outside_the_theory_raise():
     x, y, _ = data()
-    for outside in [
-        {"nesterov": True, "momentum": 0.9},
-        {"weight_decay": 0.1},
-        {"batch_size": 2},
-        {"optimizer": "adam"},
-    ]:
-        with pytest.raises(NotCoveredError, match=next(iter(outside))):
-            trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=5, **outside))
+    with pytest.raises(NotCoveredError, match="optimizer='adam'"):
+        trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=5, optimizer="adam"))
+    decays = Training(learning_rate=0.1, steps=5, weight_decay=0.1, decay_to="zero")
+    with pytest.raises(NotCoveredError, match=r"decay_to='zero'\).*Give trajectory\(..., start=model\)"):
+        trajectory(RBF(), x, y, decays)
+    with pytest.raises(NotCoveredError, match=r"decay_to='zero'\).*or decay_to='start'"):
+        trained_ensemble(KernelPair(RBF(), RBF()), x, y, decays)
+    model = mlp(2, 4, 1)
+    with pytest.raises(RatesError, match="the kernel's rates are of w"):
+        trajectory(Features(2, 1, 9), x, y, decays, start=model)
+
+
+def test_weight_decay_to_the_start_ends_in_ridge_regression():
+    """The ridge is the decay over the loss's scale."""
+    x, y, x_new = data(outputs=2)
+    for loss, scale in (("half_sse", 1.0), ("mse", 2 / 12)):
+        path = trajectory(RBF(), x, y, Training(loss=loss, weight_decay=0.3))
+        ridge = GaussianProcess(RBF(), noise=0.3 / scale).condition(x, y)
+        assert torch.allclose(path(x_new), ridge(x_new).mean, atol=1e-12)
+    low = trajectory(Linear(), x, y, Training(weight_decay=0.3))
+    expected = x_new @ torch.linalg.solve(x.T @ x + 0.3 * torch.eye(2), x.T @ y)
+    assert torch.allclose(low(x_new), expected, atol=1e-12), "null modes are 0 off the data"
+
+
+def test_a_schedule_beyond_the_limit_says_so_and_is_exact():
+    x, y, _ = data()
+    limit = trajectory(RBF(), x, y).step_limit
+    rates = [1.2 * limit, 1.1 * limit, *[0.5 * limit] * 30]
+    with pytest.warns(PriorscopeWarning, match=rf"rates of 2 of 32 steps, up to {1.2 * limit:.4g}, are beyond"):
+        path = trajectory(RBF(), x, y, Training(learning_rate=rates))
+    f = torch.zeros(6)
+    for rate in rates:
+        f = f - rate * RBF()(x) @ (f - y)
+    assert torch.allclose(path(x), f, rtol=1e-9)
+    assert trajectory(RBF(), x, y, Training(learning_rate=[0.9 * limit])).step_limit == pytest.approx(limit)
+
+
+def test_the_flow_that_a_descent_follows_by_order():
+    """One step leaves the flow by O(η²), the corrected one by O(η³); a training to a given time by O(η) and O(η²)."""
+    x, y, x_new = data()
+    for extra in ({}, {"weight_decay": 0.3}):
+
+        def gap(rate, steps, order, extra=extra):
+            path = trajectory(RBF(), x, y, Training(learning_rate=rate, steps=steps, **extra))
+            return float((path.as_flow(order)(x_new) - path(x_new)).norm())
+
+        for order, local, whole in ((0, 2, 1), (1, 3, 2)):
+            assert math.log2(gap(2e-3, 1, order) / gap(1e-3, 1, order)) == pytest.approx(local, abs=0.02)
+            assert math.log2(gap(2e-3, 500, order) / gap(1e-3, 1000, order)) == pytest.approx(whole, abs=0.02)
+
+
+def test_the_corrected_flow_is_that_of_the_regularised_loss():
+    """dθ/dt = −∇(L + (η/4)‖∇L‖²) by small Heun steps, with the rates of a kernel and weight decay to zero."""
+    kernel = Features(2, 1, 9)
+    kernel.origin = Origin("user")
+    model = LinearInParameters(kernel)
+    x, y, x_new = data()
+    t = Training(loss="mse", learning_rate=0.02, steps=10, weight_decay=0.3, decay_to="zero")
+    flow = trajectory(kernel, x, y, t, start=model).as_flow(1)
+    theta, phi = model.theta.detach(), kernel.features(x)[:, 0]
+
+    def slope(theta):
+        def loss(theta):
+            return (phi @ theta - y).square().mean() + 0.15 * theta @ theta
+
+        return -torch.func.grad(lambda v: loss(v) + 0.02 / 4 * torch.func.grad(loss)(v).square().sum())(theta)
+
+    for _ in range(400):
+        first = slope(theta)
+        theta = theta + 5e-4 * (first + slope(theta + 5e-4 * first)) / 2
+    assert torch.allclose(flow(x_new), (kernel.features(x_new)[:, 0] @ theta), atol=1e-6)
+    assert float((flow(x_new) - trajectory(kernel, x, y, t, start=model).as_flow(0)(x_new)).abs().max()) > 1e-5
+    assert flow.training.time == pytest.approx(0.2)
+
+
+def test_what_follows_no_flow():
+    x, y, _ = data()
+    for fields in ({"momentum": 0.5}, {"batch_size": 2}, {"learning_rate": [0.1, 0.1]}):
+        with pytest.raises(NotCoveredError, match="as_flow"):
+            trajectory(RBF(), x, y, Training(**{"learning_rate": 0.1, "steps": 2, **fields})).as_flow()
+    with pytest.raises(NotCoveredError, match="as_flow"):
+        trajectory(RBF(), x, y).as_flow()
+    with pytest.raises(DataError, match="order: is 2"):
+        trajectory(RBF(), x, y, Training(learning_rate=0.1, steps=2)).as_flow(2)
 
 
 def test_what_is_no_training_raises():
@@ -252,6 +335,18 @@ def test_save_and_load(tmp_path):
     assert torch.equal(Trajectory.load(file, kernel=RBF().on(x), start=model)(x_new), path(x_new))
 
 
+def test_what_weight_decay_to_zero_needs_is_saved(tmp_path):
+    x, y, x_new = data()
+    model, t = mlp(2, 4, 1), Training(learning_rate=[0.1, 0.05], weight_decay=0.2, decay_to="zero", batch_size=3)
+    path = trajectory(RBF(), x, y, t, start=model)
+    file = path.save(tmp_path / "path.npz")
+    assert torch.equal(Trajectory.load(file).losses(), path.losses())
+    loaded = Trajectory.load(file, kernel=RBF().on(x), start=model)
+    assert loaded.training == t
+    assert torch.equal(loaded(x_new), path(x_new))
+    assert torch.equal(loaded.noise(x_new).covariance, path.noise(x_new).covariance)
+
+
 def test_a_loaded_result_works_with_its_own_kernel_only(tmp_path):
     """Degenerate pairs: another basis of the same space on every decomposition of another matrix in memory."""
     angle = torch.arange(8) * math.pi / 4
@@ -284,7 +379,8 @@ def test_a_loaded_result_works_with_its_own_kernel_only(tmp_path):
 
 def test_influence_is_what_each_label_moves():
     x, x_new, y = torch.randn(5, 2), torch.randn(3, 2), torch.randn(5)
-    for t in (Training(time=0.7), Training(), Training(learning_rate=0.1, momentum=0.5, steps=9)):
+    decays = Training(learning_rate=[0.1] * 9, momentum=0.5, nesterov=True, weight_decay=0.2, batch_size=2)
+    for t in (Training(time=0.7), Training(), Training(learning_rate=0.1, momentum=0.5, steps=9), decays):
         path = trajectory(RBF(), x, y, t)
         assert torch.allclose(path.influence(x_new) @ y, path(x_new))
 

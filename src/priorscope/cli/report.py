@@ -48,8 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--learning-rate", type=float, help="of one step")
     training.add_argument("--steps", type=int, help="number of steps")
     training.add_argument("--momentum", type=float, default=0.0, help="heavy-ball momentum")
-    training.add_argument("--batch-size", type=int, help="mini-batches (outside the theory)")
-    training.add_argument("--weight-decay", type=float, default=0.0, help="towards the start (outside the theory)")
+    training.add_argument("--nesterov", action="store_true", help="Nesterov's momentum")
+    training.add_argument("--batch-size", type=int, help="mini-batches (predicted to first order)")
+    training.add_argument("--weight-decay", type=float, default=0.0, help="towards the start")
     add("--widths", type=_widths, default=WIDTHS, help="widths to measure the distance from the prediction at")
     add("--seed", type=int, default=0, help="of the split, the weights and the batches")
     add("--quiet", action="store_true", help="no progress bars")
@@ -103,9 +104,9 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
 def _training(arguments: argparse.Namespace) -> Training | None:
     plain = arguments.optimizer.lower() == "sgd" and arguments.loss == "half_sse" and arguments.batch_size is None
     if plain and arguments.learning_rate is None and arguments.steps is None:
-        if arguments.momentum or arguments.weight_decay:
+        if arguments.momentum or arguments.weight_decay or arguments.nesterov:
             raise DataError(
-                "--momentum and --weight-decay", "have no learning rate", "Give --learning-rate and --steps"
+                "--momentum, --nesterov and --weight-decay", "have no learning rate", "Give --learning-rate and --steps"
             )
         return None
     if arguments.learning_rate is None or arguments.steps is None:
@@ -114,6 +115,7 @@ def _training(arguments: argparse.Namespace) -> Training | None:
         loss=arguments.loss,
         learning_rate=arguments.learning_rate,
         momentum=arguments.momentum,
+        nesterov=arguments.nesterov,
         weight_decay=arguments.weight_decay,
         batch_size=arguments.batch_size,
         steps=arguments.steps,

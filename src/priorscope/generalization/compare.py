@@ -23,6 +23,7 @@ from ..kernels.kernel import Kernel
 from ..kernels.pair import KernelPair
 from ..results import Result
 from ..training.ensemble import trained_ensemble
+from ..training.noise import has_noise
 from ..training.training import Training
 from ..training.trajectory import trajectory
 
@@ -119,7 +120,8 @@ def compare(
         path = trajectory(ntk, x, targets, training, start=start)
         outputs = path(take(x_new, kept)).reshape(1, *chosen.shape[1:])
         _check_finite(training, path.step_limit, outputs)
-        notes += (*path.notes, "one given network: its outcome is deterministic")
+        kind = "that of the mean over mini-batches" if has_noise(training, count(x)) else "deterministic"
+        notes += (*path.notes, f"one given network: its outcome is {kind}")
         return _deterministic(list(candidates), outputs, chosen, rule, kept, notes)
     if not isinstance(kernel, KernelPair):
         raise NotCoveredError(
@@ -149,8 +151,9 @@ def _check_arguments(candidates: Any, training: Any, duplicates: Any, samples: A
 
 def _check_finite(training: Training, limit: float, *values: Tensor) -> None:
     if not all(bool(torch.isfinite(each).all()) for each in values):
+        rate = training.learning_rate if training.schedule is None else training.largest_rate
         raise NotCoveredError(
-            f"Training(learning_rate={training.learning_rate})",
+            f"Training(learning_rate={rate})",
             f"diverges beyond all finite numbers: the step limit of this kernel is {limit:.4g}",
             "Use a learning rate below the limit",
         )

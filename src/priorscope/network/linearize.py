@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..data.inputs import Inputs, check_inputs, loaded
+from ..data.inputs import Inputs, check_inputs, count, loaded
 from ..errors import DataError, ModelError
 from ..results import Result
 from .derivatives import forward_product
-from .function import arguments, call, call_with, cast, check_mode, differentiable_attention
+from .function import arguments, as_rows, call, call_with, cast, check_mode, differentiable_attention
 
 POINT = "_expansion_point"
 
@@ -125,6 +125,32 @@ def expand(
             "Check that the model runs on x, and replace layers that work in place on their input or have no "
             "forward derivative",
         ) from error
+
+
+def slope_along(model: nn.Module, x: Inputs, names: Sequence[str]) -> Float[Tensor, "n o"]:
+    """J(x) θ over the named parameters, at the network's own θ: how its outputs move as these grow as a whole.
+
+    Args:
+        model: any module.
+        x: n inputs.
+        names: of `named_parameters()`.
+
+    Returns:
+        (n, o), float64.
+
+    Raises:
+        ModelError: a module in the wrong mode, or without a forward derivative.
+
+    >>> net, x = nn.Linear(2, 1, bias=False), torch.randn(3, 2)
+    >>> bool(torch.allclose(slope_along(net, x, ["weight"]).float(), net(x)))  # linear in its weights
+    True
+    """
+    check_mode(model)
+    point = {name: p.detach() for name, p in model.named_parameters() if p.is_floating_point()}
+    change = {name: p if name in names else torch.zeros_like(p) for name, p in point.items()}
+    positional, keyword = arguments(cast(loaded(x), model.parameters(), copy=True))
+    _, slope = expand(model, point, change, positional, keyword)
+    return as_rows(slope, count(x)).detach().to(torch.float64)
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ def _at_width(study: Study, make: Callable[[int], nn.Module], width: int) -> Dis
     """The same study of a narrower or wider network; its learning rate keeps its ratio to the step limit."""
     model = make(width)
     other = replace(study, model=model, stated_width=width, warned=[])
-    if study.training.learning_rate is not None and study.training.optimizer == "sgd":
+    if not study.training.is_flow and study.training.optimizer == "sgd":
         ratio = float(study.kernel.eigen.values[0] / other.kernel.eigen.values[0])
-        other = replace(other, asked=replace(study.training, learning_rate=study.training.learning_rate * ratio))
+        other = replace(other, asked=study.training.scaled(ratio))
     else:
         other = replace(other, asked=study.training)
     return _distance(other)

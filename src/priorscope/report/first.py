@@ -55,7 +55,7 @@ def first(study: Study) -> Answer:
 
 def modes_half_lives(study: Study) -> torch.Tensor:
     """When each of the modes is half learned, (r,)."""
-    scale = study.covered.loss_scale(study.n, study.points.labels.outputs)
+    scale = study.covered.mean_scale(study.n, study.points.labels.outputs)
     return filters.half_lives(study.modes.values.to(torch.float64), study.covered, scale)
 
 

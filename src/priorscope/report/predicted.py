@@ -1,7 +1,7 @@
 """Question 3: what it will predict. Loss and accuracy against training, beside a really trained network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..beliefs.process import GaussianProcess
 from ..plot import style
+from ..training.noise import has_noise
 from ..training.trajectory import trajectory
 from .answer import Answer, Picture, percent
 from .study import Study
@@ -81,7 +82,9 @@ def _networks(study: Study, mean_outputs: Tensor) -> Curves:
     start = GaussianProcess(study.limit.nngp).prior(study.points.both)
     f0 = start.sample(NETWORKS * o, seed=study.seed).to(torch.float64).T  # (n + m, s·o)
     # As many outputs as all networks have would change the scale of a mean loss; half_sse has none.
-    training = study.covered.on_half_sse(n, o)
+    covered = study.covered
+    # The mean over mini-batches of a mean loss is that of full batch.
+    training = replace(covered, batch_size=None).on_half_sse(n, o) if covered.loss == "mse" else covered
     forgotten = trajectory(study.kernel, study.points.x, f0[:n], training)(study.points.both, at=study.run.steps)
     curves = []
     for mean, forgotten_by_then in zip(mean_outputs, forgotten, strict=True):
@@ -105,8 +108,9 @@ def _sentences(study: Study, real: Curves, shown: Curves, networks: Curves | Non
             f"and the prediction is of plain full-batch descent of {int(study.covered.end)} steps."
         )
     else:
-        rate = study.training.learning_rate
-        opening = f"The training: {study.last_step} steps of full-batch descent with learning rate {rate:.3g}."
+        opening = f"The training: {study.last_step} steps of {_kind(study)} with learning rate {_rate(study)}."
+        if has_noise(study.covered, study.n):
+            opening += " The curves are of its mean over the order of the batches."
     points = f"On {len(study.points.x_test)} held-out points"
     if real.test_accuracy is not None and shown.test_accuracy is not None:
         expected, found = percent(float(shown.test_accuracy[-1])), percent(float(real.test_accuracy[-1]))
@@ -119,6 +123,17 @@ def _sentences(study: Study, real: Curves, shown: Curves, networks: Curves | Non
             f"the trained network reaches {float(real.test_loss[-1]):.3g}."
         )
     return opening, verdict
+
+
+def _kind(study: Study) -> str:
+    if not has_noise(study.covered, study.n):
+        return "full-batch descent"
+    return f"descent in mini-batches of {study.covered.batch_size}"
+
+
+def _rate(study: Study) -> str:
+    t = study.training
+    return t.stated_rate if t.schedule is not None else f"{t.rate_at(0):.3g}"
 
 
 def _range(networks: Tensor | None, written: Callable[[float], str]) -> str:

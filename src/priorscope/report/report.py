@@ -126,14 +126,14 @@ def _points(x: Tensor | Split, y: Tensor | None, x_test: Tensor | None, y_test: 
 
 def _facts(study: Study, description: str) -> dict[str, str]:
     t, points = study.training, study.points
-    stated = f"learning rate {t.learning_rate:.4g}, {t.steps} steps"
+    stated = f"learning rate {t.stated_rate}, {t.steps} steps"
     if study.asked is None:
         stated += " (half the step limit; by default)"
     kind = f"{points.labels.classes} classes" if points.labels.classes else "regression"
     optimizer = t.optimizer if isinstance(t.optimizer, str) else getattr(t.optimizer, "__name__", "optimizer")
-    extras = [f"momentum {t.momentum:g}"] * (t.momentum > 0) + [f"batches of {t.batch_size}"] * (
-        t.batch_size is not None
-    )
+    extras = [f"{'Nesterov ' * t.nesterov}momentum {t.momentum:g}"] * (t.momentum > 0)
+    extras += [f"weight decay {t.weight_decay:g} to {t.decay_to}"] * (t.weight_decay > 0)
+    extras += [f"batches of {t.batch_size}"] * (t.batch_size is not None)
     law = (
         "PyTorch's own variances"
         if study.init.bias_over_fan_in

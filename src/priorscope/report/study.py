@@ -160,8 +160,8 @@ class Study:
 
     @cached_property
     def covered(self) -> Training:
-        """What predictions speak of: the training itself, or plain full-batch descent of as many steps where it is
-        outside the theory."""
+        """What predictions speak of: the training itself, or full-batch descent of as many steps where it is outside
+        the theory."""
         if not self.outside:
             return replace(self.training, until_loss=None)
         t = self.training
@@ -174,7 +174,9 @@ class Study:
     @cached_property
     def outside(self) -> list[str]:
         """The fields of the training that the theory does not cover."""
-        return self.training.uncovered(len(self.points.x))
+        t = self.training
+        decay = f"decay_to={t.decay_to!r} of {t.weight_decay:g}"
+        return t.uncovered() + [decay] * t.decays_to_zero
 
     @cached_property
     def at(self) -> Tensor:
@@ -209,9 +211,10 @@ class Study:
 
     @property
     def diverges(self) -> bool:
-        """Whether the prediction is of a learning rate beyond its limit."""
-        rate = self.covered.learning_rate
-        return rate is not None and rate > self.path.step_limit
+        """Whether the prediction is of a learning rate beyond its limit, or of a schedule that ends further off."""
+        if self.covered.schedule is not None:
+            return bool((self.path.residuals().abs() > 1).any())
+        return not self.covered.is_flow and self.covered.largest_rate > self.path.step_limit
 
     @property
     def last_step(self) -> int:

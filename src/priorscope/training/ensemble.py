@@ -1,5 +1,7 @@
 """What networks do that are drawn from the initialisation and then trained: a Gaussian in the limit of width."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +18,10 @@ from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.kernel import Kernel
 from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
+from ..linalg.symmetric import decompose
 from ..results import Result, live
-from .filters import check_at, check_one_mean, check_training, step_limit, weights_filter
+from .filters import Scale, check_at, check_one_mean, check_training, residuals, step_limit, weights_filter
+from .noise import carried, has_noise, noise_covariance
 from .training import Training
 from .trajectory import notes_on, warn_beyond_limit
 
@@ -28,7 +32,8 @@ REMEDY = "Give them: TrainedEnsemble.load(path, pair=pair.on(x))"
 class TrainedEnsemble(Result):
     """The law of trained networks: mean A Y, covariance K** + A K Aᵀ − A K(X, x) − (A K(X, x))ᵀ.
 
-    K is the nngp, A = Θ(x, X) g_t(Θ) with Θ the ntk and g_t the training's filter.
+    K is the nngp, A = Θ(x, X) g_t(Θ) with Θ the ntk and g_t the training's filter. Label noise of variance σ² adds
+    σ² A Aᵀ; mini-batches add their noise, to first order in the learning rate, in the mean over networks.
 
     Args:
         labels: the data's labels, as the mathematics takes them.
@@ -37,6 +42,7 @@ class TrainedEnsemble(Result):
         fingerprints: (2, p, n), by which it knows the nngp and the ntk again.
         outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
         notes: what a reader should know.
+        label_noise: σ², the variance of the noise on every network's own labels.
         pair: both kernels on the data. It is not saved: give it when loading.
 
     Source: Lee et al. 2019 (1902.06720).
@@ -48,6 +54,7 @@ class TrainedEnsemble(Result):
     fingerprints: Float[Tensor, "2 p n"]
     outputs: str
     notes: tuple[str, ...] = ()
+    label_noise: float = 0.0
     pair: KernelPair | None = live()
 
     def __call__(self, x_new: Inputs, at: float | None = None) -> Gaussian:
@@ -72,20 +79,62 @@ class TrainedEnsemble(Result):
         # A K Aᵀ − A Cᵀ − C Aᵀ as one product and its transpose: symmetric as it is computed.
         half = A @ (train @ A.T / 2 - cross.T)
         covariance = operator.lift(prior) + half + half.T
+        if self.label_noise:
+            covariance = covariance + self.label_noise * A @ A.T
         mean = operator.unfold(A @ operator.fold(self.labels.values))
         size = float(torch.maximum(nngp.gram.diagonal().max(), prior.diagonal().max()))
         rounding = torch.finfo(operator.precision).eps * size * (1 + float(A.square().sum(1).max()))
         tolerance = (len(covariance) + len(train)) * rounding
+        if has_noise(self.training, len(self.labels.values)) and time > 0:
+            covariance = self._with_noise(covariance, cross_ntk, int(time))
         return Gaussian(self.labels.restore(mean), covariance, tolerance)
 
     @property
     def step_limit(self) -> float:
-        """The learning rate, for the training's own loss, beyond which descent diverges."""
+        """The learning rate, for the training's own loss, beyond which descent (of mini-batches, its mean) diverges."""
         return step_limit(self.values, self.training, self._scale)
 
     @property
-    def _scale(self) -> float:
-        return self.training.loss_scale(*self.labels.values.shape)
+    def _scale(self) -> Scale:
+        return self.training.mean_scale(*self.labels.values.shape)
+
+    def _with_noise(
+        self, covariance: Float[Tensor, "k k"], cross: Float[Tensor, "k l"], steps: int
+    ) -> Float[Tensor, "j j"]:
+        """The covariance with that of mini-batches, whose residuals are those of the ensemble: E[r rᵀ] of its labels
+        less its functions is the sum over starts of y, and of the columns of a root of K + σ²."""
+        operator, (n, o) = self._operator, self.labels.values.shape
+        weights = carried(operator, cross, self.values, steps, self.training, self._scale)
+        sizes = self.training.batch_sizes(n)
+        train = self._nngp.gram + self.label_noise * torch.eye(n).to(self._nngp.gram)
+        eigen = decompose(train)
+        root = (eigen.vectors * eigen.values.clamp_min(0).sqrt())[:, : eigen.rank].contiguous()
+        if operator.coupled or o == 1:
+            # Each output has starts of its own: those of the others are 0.
+            starts = torch.cat([self.labels.values.reshape(-1, 1), torch.kron(root, torch.eye(o).to(root))], 1)
+            return covariance + self._noise_from(starts.reshape(n, o, -1), weights, steps, sizes)
+        one = self._noise_from(root[:, None], weights, steps, sizes, shared=True)
+        of_labels = self._noise_from(self.labels.values[:, :, None], weights, steps, sizes)
+        return torch.kron(covariance + one, torch.eye(o).to(one)) + of_labels
+
+    def _noise_from(
+        self,
+        starts: Float[Tensor, "n o l"],
+        weights: Callable[[int], Tensor],
+        steps: int,
+        sizes: tuple[int, ...],
+        shared: bool = False,
+    ) -> Float[Tensor, "k k"]:
+        operator = self._operator
+        vectors = operator.eigen.vectors[:, : len(self.values)]
+        columns = starts.reshape(len(vectors), -1)
+        seen = vectors.T @ columns
+        forgotten = 1 - residuals(self.values, range(steps), self.training, self._scale)
+
+        def left(step: int) -> Tensor:
+            return (columns - vectors @ (forgotten[step][:, None] * seen)).reshape(starts.shape)
+
+        return noise_covariance(weights, left, starts.shape[2], steps, sizes, operator, shared)
 
     @cached_property
     def _operator(self) -> Operator:
@@ -115,6 +164,8 @@ def trained_ensemble(
     x: Inputs,
     y: Tensor,
     training: Any = Training(),
+    *,
+    label_noise: float = 0.0,
 ) -> TrainedEnsemble:
     """What networks do that are drawn from the initialisation and trained on (x, y), in the limit of width.
 
@@ -128,14 +179,15 @@ def trained_ensemble(
             where the kernel is of a model with several. For independent outputs, any multiple of the model's is
             several sets of labels at once.
         training: a `Training`; gradient flow to the end by default.
+        label_noise: σ², a variance: every network is trained on labels of its own, y plus independent noise.
 
     Returns:
         A `TrainedEnsemble`: call it with points for a `Gaussian`.
 
     Raises:
-        NotCoveredError: for a training that predictions do not cover.
+        NotCoveredError: for a training that predictions do not cover, weight decay to zero among them.
         PriorscopeError: for a training that is none.
-        DataError: for a lone kernel, or labels that do not match.
+        DataError: for a lone kernel, labels that do not match, or a variance below 0.
 
     Source: Lee et al. 2019 (1902.06720).
 
@@ -150,12 +202,15 @@ def trained_ensemble(
         raise DataError("trained_ensemble", cause, "Give infinite_width(model), or KernelPair(nngp, ntk)")
     training = check_training(training, "trained_ensemble")
     frozen = pair.on(x)
-    training.require_covered(count(x))
+    training.require_covered(given_start=False)
+    if not 0 <= label_noise < math.inf:
+        raise DataError("label_noise", f"is {label_noise}", "Give a variance, a finite number of at least 0")
     nngp, ntk = frozen.nngp.on(frozen.x), frozen.ntk.on(frozen.x)
     labels, operator = labelled(ntk, y)
     check_one_mean(training, labels.outputs, ntk.outputs(ntk.x))
     values = operator.eigen.values[: operator.eigen.rank]
     fingerprints = torch.stack([nngp.fingerprint, ntk.fingerprint])
-    ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes_on(training), frozen)
+    notes = notes_on(training, count(x))
+    ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes, float(label_noise), frozen)
     warn_beyond_limit(training, ensemble.step_limit)
     return ensemble

@@ -1,17 +1,21 @@
 """What training does to one mode of the kernel, in closed form or by its exact recursion.
 
-In a mode with the Gram eigenvalue λ, the residual y − f is multiplied by r(λ, t), and (1 − r)/λ, the *filter*, takes
-labels to weights: f_t(x) = f₀(x) + K(x, X) V (1 − r)/λ Vᵀ (y − f₀). With s the loss's scale (1 for half_sse, 2/(n·o)
-for mse):
+In a mode with the Gram eigenvalue λ, the labels' part of y − f is multiplied by r(λ, t), and φ = (1 − r)/λ, the
+*filter*, takes labels to weights: f_t(x) = f₀(x) + K(x, X) V φ Vᵀ (y − f₀). With s the loss's scale (1 for half_sse,
+2/(n·o) for mse), w the weight decay and μ = sλ + w, the weights' own offset in the mode shrinks by q:
 
-- gradient flow: r = e^(−sλt), for infinite time 0;
-- plain descent: r = (1 − ηsλ)ᵏ;
-- heavy ball, as torch.optim.SGD has it: r_{k+1} = (1 + β − ηsλ) r_k − β r_{k−1}, r_0 = 1, r_1 = 1 − ηsλ.
+- gradient flow: q = e^(−μt), for infinite time 0;
+- plain descent: q = Π (1 − ηₖμ), (1 − ημ)ᵏ at a constant rate;
+- momentum, as torch.optim.SGD has it: v ← βv + μq, q ← q − ηₖv; Nesterov's q ← q − ηₖ(μq + βv).
 
-At λ = 0 the filter is its limit: s·t for the flow, ηs·k for plain descent.
+Then φ = s (1 − q)/μ and r = (w + sλq)/μ: decay to the start ends in ridge regression with the ridge w/s. At μ = 0 the
+filter is its limit: s·t for the flow, sη·k for plain descent. Decay to zero adds the divided difference of q between
+w and μ (`pull`). Mini-batches are here by their mean, in which s is that of an epoch's step (`Training.mean_scale`).
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count as counting
 from typing import Any
 
 import torch
@@ -22,6 +26,9 @@ from ..errors import DataError, PriorscopeError
 from .training import Training
 
 HALF = 0.5
+
+Scale = float | tuple[float, ...]
+"""s; several numbers are those of an epoch's steps, over and over."""
 
 
 def check_training(training: Any, place: str) -> Training:
@@ -55,75 +62,267 @@ def check_at(training: Training, at: object) -> float:
         raise DataError(
             "at", f"is {at}, and this training has steps", "Give whole steps, or a Training() without steps"
         )
+    if training.schedule is not None and value > training.end:
+        cause = f"is {at}, and the schedule of this training has {int(training.end)} steps"
+        raise DataError("at", cause, "Give steps up to its end, or a longer schedule")
     return value
 
 
-def residual(values: Float[Tensor, " r"], at: float, training: Training, scale: float) -> Float[Tensor, " r"]:
-    """r(λ, t): what multiplies y − f in each mode.
+def residual(
+    values: Float[Tensor, " r"], at: float, training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, " r"]:
+    """r(λ, t): what multiplies the labels' part of y − f in each mode.
 
     Args:
         values: (r,), Gram eigenvalues.
         at: time for the flow, steps for descent.
-        training: flow, plain descent or heavy ball.
-        scale: s, of the loss (`training.loss_scale`).
+        training: the flow or a descent.
+        scale: s, of the loss (`training.mean_scale`).
+        correction: η of the descent whose first-order correction the flow carries: its rates are μ(1 + ημ/2).
     """
+    return residuals(values, [at], training, scale, correction)[0]
+
+
+def weights_filter(
+    values: Float[Tensor, " r"], at: float, training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, " r"]:
+    """φ = (1 − r(λ, t))/λ, accurate for small λt, with its limit at λ = 0. Arguments as those of `residual`."""
+    return weights_filters(values, [at], training, scale, correction)[0]
+
+
+def residuals(
+    values: Float[Tensor, " r"], times: Sequence[float], training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, "t r"]:
+    """`residual` at several times."""
+    w = training.weight_decay
+    if _closed(training, scale):
+        mu = float(scale) * values + w  # type: ignore[arg-type]
+        left = torch.stack([_left(mu, t, training, correction) for t in times])
+        return left + w * torch.stack([_learned(mu, t, training, correction) for t in times]) if w else left
+    return _along(values, times, training, scale, lambda s: w, start=1.0)
+
+
+def weights_filters(
+    values: Float[Tensor, " r"], times: Sequence[float], training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, "t r"]:
+    """`weights_filter` at several times."""
+    if _closed(training, scale):
+        s = float(scale)  # type: ignore[arg-type]
+        mu = s * values + training.weight_decay
+        return torch.stack([s * _learned(mu, t, training, correction) for t in times])
+    return _along(values, times, training, scale, lambda s: s, start=0.0)
+
+
+def shrinkage(
+    values: Float[Tensor, " r"], times: Sequence[float], training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, "t r"]:
+    """q(μ, t): what is left of the weights' own offset in each mode; at λ = 0, of directions that no label moves."""
+    if _closed(training, scale):
+        mu = float(scale) * values + training.weight_decay  # type: ignore[arg-type]
+        return torch.stack([_left(mu, t, training, correction) for t in times])
+    return _along(values, times, training, scale, lambda s: 0.0, start=1.0)
+
+
+def pull(
+    values: Float[Tensor, " r"], times: Sequence[float], training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, "t r"]:
+    """(q(w, t) − q(μ, t))/λ: how much less than freely the weights decay to zero, seen by the data's weights.
+
+    Without a difference of nearly equal numbers; its limit at λ = 0.
+    """
+    w = training.weight_decay
+    if not training.is_flow:
+        return _pull_along(values, times, training, scale)
+    s, rows = float(scale), []  # type: ignore[arg-type]
+    # The rates μ(1 + ημ/2) differ by sλ times this factor.
+    factor = s * (1 + correction * (s * values / 2 + w))
+    free = w * (1 + correction * w / 2)
+    for t in times:
+        if math.isinf(t):
+            rows.append(torch.where(values > 0, 1 / values, math.inf) if free == 0 else torch.zeros_like(values))
+            continue
+        learned = -torch.expm1(-factor * values * t) / torch.where(values > 0, values, 1.0)
+        rows.append(math.exp(-free * t) * torch.where(values > 0, learned, factor * t))
+    return torch.stack(rows)
+
+
+def step_limit(values: Float[Tensor, " r"], training: Training, scale: Scale) -> float:
+    """The learning rate beyond which descent diverges: 2/(sλ_max + w).
+
+    Heavy ball 2(1 + β)/(sλ_max + w), Nesterov 2(1 + β)/((1 + 2β)(sλ_max + w)). Arguments as those of `residual`.
+
+    Source: Polyak 1964 (heavy ball).
+    """
+    largest = max(_cycle(scale)) * (float(values.max()) if len(values) else 0.0) + training.weight_decay
+    beta = training.momentum
+    factor = 2 * (1 + beta) / (1 + 2 * beta) if training.nesterov else 2 * (1 + beta)
+    return factor / largest if largest > 0 else math.inf
+
+
+def impulses(values: Float[Tensor, " r"], steps: int, training: Training, scale: Scale) -> Float[Tensor, "steps r"]:
+    """How far a unit of descent's gradient at step k has moved the weights of each mode by `steps`, for every k.
+
+    ηₖ Π (1 − ηⱼμ) over the later steps for plain descent; with momentum by its recursion, backwards.
+    """
+    beta, rows = training.momentum, []
+    row = torch.zeros(len(values), 1, 2).to(values)
+    row[:, :, 0] = 1
+    paces = list(_paces(training, scale, steps))
+    for eta, s in reversed(paces):
+        kick = torch.tensor([eta * (1 + beta) if training.nesterov else eta, -1.0]).to(values)
+        rows.append((row @ kick)[:, 0])
+        row = row @ _step({0: [s * values + training.weight_decay, 0.0]}, 2, values, eta, training)
+    return torch.stack(rows[::-1]) if rows else torch.zeros(0, len(values)).to(values)
+
+
+def half_lives(
+    values: Float[Tensor, " r"], training: Training, scale: Scale, correction: float = 0.0
+) -> Float[Tensor, " r"]:
+    """When each mode's residual has halved, in the unit of `at`; infinite for modes that never come to rest below it.
+
+    With τ = (sλ − w)/(2sλ), ½ without weight decay: −ln τ/μ for the flow; ln τ/ln|1 − ημ| for plain descent at a
+    constant rate; else the first whole step with |r| ≤ ½ (of a schedule, up to its end).
+    """
+    if training.schedule is not None or isinstance(scale, tuple):
+        return _first_half_of_schedule(values, training, scale)
+    strength, w = scale * values, training.weight_decay
+    mu = strength + w
+    rests = (strength - w) / (2 * strength) if w else torch.full_like(values, HALF)
+    rests = torch.where(rests > 0, rests, math.nan)
     if training.is_flow:
-        return torch.where(values > 0, torch.exp(-scale * values * at), 1.0) if at > 0 else torch.ones_like(values)
-    x = _rate(training) * scale * values
+        when = -rests.log() / (mu * (1 + correction * mu / 2))
+    elif training.momentum:
+        return _first_half(values, training, scale)
+    else:
+        decay = _log_size(training.rate_at(0) * mu, 1)
+        when = torch.where(decay < 0, rests.log() / decay, math.inf)
+    return torch.where(rests.isnan() | (strength <= 0), math.inf, when)
+
+
+def _closed(training: Training, scale: Scale) -> bool:
+    """Whether q and φ depend on μ alone: all steps are alike."""
+    return training.schedule is None and not isinstance(scale, tuple)
+
+
+def _left(mu: Float[Tensor, " r"], at: float, training: Training, correction: float) -> Float[Tensor, " r"]:
+    """q(μ, t), where all steps are alike."""
+    if training.is_flow:
+        rate = mu * (1 + correction * mu / 2)
+        return torch.where(mu > 0, torch.exp(-rate * at), 1.0) if at > 0 else torch.ones_like(mu)
     if training.momentum:
-        state = _power(_companion(x, training.momentum), int(at))
-        return state[:, 0, 0] + state[:, 0, 1]
+        step = _step({0: [mu, 0.0]}, 2, mu, training.rate_at(0), training)
+        return _power(step, int(at))[:, 0, 0]
+    x = training.rate_at(0) * mu
     sign = torch.where((x > 1) & (int(at) % 2 == 1), -1.0, 1.0)
     return sign * torch.exp(_log_size(x, int(at)))
 
 
-def weights_filter(values: Float[Tensor, " r"], at: float, training: Training, scale: float) -> Float[Tensor, " r"]:
-    """(1 − r(λ, t))/λ, accurate for small λt, with its limit at λ = 0. Arguments as those of `residual`."""
+def _learned(mu: Float[Tensor, " r"], at: float, training: Training, correction: float) -> Float[Tensor, " r"]:
+    """(1 − q(μ, t))/μ, where all steps are alike, with its limit at μ = 0."""
+    safe = torch.where(mu == 0, 1.0, mu)
     if training.is_flow:
-        safe = torch.where(values > 0, values, 1.0)
-        decayed = -torch.expm1(-scale * safe * at) / safe if at > 0 else torch.zeros_like(values)
-        return torch.where(values > 0, decayed, scale * at)
-    step = _rate(training) * scale
-    x = step * values
+        rate = safe * (1 + correction * safe / 2)
+        decayed = -torch.expm1(-rate * at) / safe if at > 0 else torch.zeros_like(mu)
+        return torch.where(mu > 0, decayed, at)
+    eta = training.rate_at(0)
     if training.momentum:
-        # s_k = (1 - r_k)/x obeys the recursion of r with 1 added: no difference of nearly equal numbers.
-        inhomogeneous = torch.zeros(*x.shape, 3, 3, dtype=x.dtype, device=x.device)
-        inhomogeneous[..., :2, :2] = _companion(x, training.momentum)
-        inhomogeneous[..., 0, 2] = inhomogeneous[..., 2, 2] = 1
-        return step * _power(inhomogeneous, int(at))[..., 0, 2]
-    safe = torch.where(values == 0, 1.0, values)
-    learned = torch.where(x < 1, -torch.expm1(_log_size(x, int(at))), 1 - residual(values, at, training, scale))
-    return torch.where(values == 0, step * at, learned / safe)
+        # 1 − q obeys the recursion of q with a drive: no difference of nearly equal numbers.
+        step = _step({0: [mu, 0.0, -1.0]}, 3, mu, eta, training)
+        return _power(step, int(at))[:, 0, 2]
+    x = eta * mu
+    left = _left(mu, at, training, correction)
+    learned = torch.where(x < 1, -torch.expm1(_log_size(x, int(at))), 1 - left)
+    return torch.where(mu == 0, eta * at, learned / safe)
 
 
-def step_limit(values: Float[Tensor, " r"], training: Training, scale: float) -> float:
-    """The learning rate beyond which descent diverges: 2/(sλ_max), heavy ball 2(1 + β)/(sλ_max).
+def _along(
+    values: Float[Tensor, " r"],
+    times: Sequence[float],
+    training: Training,
+    scale: Scale,
+    drive: Callable[[float], float],
+    start: float,
+) -> Float[Tensor, "t r"]:
+    """A position that starts at `start` and descends by the slope μ·position − drive, at several numbers of steps."""
 
-    Arguments as those of `residual`.
+    def step(eta: float, s: float) -> Tensor:
+        return _step({0: [s * values + training.weight_decay, 0.0, -drive(s)]}, 3, values, eta, training)
 
-    Source: Polyak 1964 (heavy ball).
+    return _states(step, [start, 0.0, 1.0], values, times, training, scale)
+
+
+def _pull_along(
+    values: Float[Tensor, " r"], times: Sequence[float], training: Training, scale: Scale
+) -> Float[Tensor, "t r"]:
+    w = training.weight_decay
+
+    def step(eta: float, s: float) -> Tensor:
+        slopes: dict[int, list[Any]] = {0: [s * values + w, 0.0, -s, 0.0], 2: [0.0, 0.0, w, 0.0]}
+        return _step(slopes, 4, values, eta, training)
+
+    return _states(step, [0.0, 0.0, 1.0, 0.0], values, times, training, scale)
+
+
+def _step(
+    slopes: dict[int, list[Any]], size: int, like: Float[Tensor, " r"], eta: float, training: Training
+) -> Float[Tensor, "r d d"]:
+    """One step of torch's SGD as a matrix on each mode's state.
+
+    slopes: {place of a position: its slope as a row on the state}; each position's velocity follows it in the state.
     """
-    largest = float(values.max()) if len(values) else 0.0
-    return 2 * (1 + training.momentum) / (scale * largest) if largest > 0 else math.inf
+    beta = training.momentum
+    matrix = torch.eye(size).to(like).repeat(len(like), 1, 1)
+    for place, row in slopes.items():
+        slope = torch.stack([torch.as_tensor(entry).to(like).expand(like.shape) for entry in row], -1)
+        velocity = slope.clone()
+        velocity[:, place + 1] += beta
+        matrix[:, place + 1] = velocity
+        matrix[:, place] -= eta * (slope + beta * velocity if training.nesterov else velocity)
+    return matrix
 
 
-def half_lives(values: Float[Tensor, " r"], training: Training, scale: float) -> Float[Tensor, " r"]:
-    """When each mode's residual has halved, in the unit of `at`; infinite for modes that never do.
+def _states(
+    step: Callable[[float, float], Float[Tensor, "r d d"]],
+    start: list[float],
+    like: Float[Tensor, " r"],
+    times: Sequence[float],
+    training: Training,
+    scale: Scale,
+) -> Float[Tensor, "t r"]:
+    """The state's first entry after so many steps; equal steps by repeated squaring, a schedule's one by one."""
+    first = torch.tensor(start).to(like).expand(len(like), len(start))[:, :, None]
+    steps = [int(t) for t in times]
+    if training.schedule is not None:
+        found = {0: first} if 0 in steps else {}
+        state = first
+        for k, (eta, s) in enumerate(_paces(training, scale, max(steps)), 1):
+            state = step(eta, s) @ state
+            if k in steps:
+                found[k] = state
+        return torch.stack([found[k][:, 0, 0] for k in steps])
+    epoch = [step(training.rate_at(0), s) for s in _cycle(scale)]
+    whole = epoch[0]
+    for matrix in epoch[1:]:
+        whole = matrix @ whole
+    rows = []
+    for k in steps:
+        state = _power(whole, k // len(epoch)) @ first
+        for matrix in epoch[: k % len(epoch)]:
+            state = matrix @ state
+        rows.append(state[:, 0, 0])
+    return torch.stack(rows)
 
-    ln 2/(sλ) for the flow; −ln 2/ln|1 − ηsλ| for plain descent; with momentum the first whole step with |r| ≤ ½.
-    """
-    if training.is_flow:
-        return math.log(2) / (scale * values)
-    x = _rate(training) * scale * values
-    if not training.momentum:
-        decay = _log_size(x, 1)
-        return torch.where(decay < 0, -math.log(2) / decay, math.inf)
-    return _first_half(x, training.momentum)
+
+def _paces(training: Training, scale: Scale, steps: int | None = None) -> Iterator[tuple[float, float]]:
+    """(η, s) of each step."""
+    cycle = _cycle(scale)
+    numbers: Iterable[int] = counting() if steps is None else range(steps)
+    for k in numbers:
+        yield training.rate_at(k), cycle[k % len(cycle)]
 
 
-def _rate(training: Training) -> float:
-    assert training.learning_rate is not None
-    return training.learning_rate
+def _cycle(scale: Scale) -> tuple[float, ...]:
+    return scale if isinstance(scale, tuple) else (scale,)
 
 
 def _log_size(x: Float[Tensor, " r"], k: int) -> Float[Tensor, " r"]:
@@ -131,13 +330,6 @@ def _log_size(x: Float[Tensor, " r"], k: int) -> Float[Tensor, " r"]:
     if k == 0:
         return torch.zeros_like(x)
     return k * torch.where(x < 1, torch.log1p(-x.clamp(max=1)), torch.log((x - 1).clamp_min(0)))
-
-
-def _companion(x: Float[Tensor, " r"], momentum: float) -> Float[Tensor, "r 2 2"]:
-    """Takes (r_k, r_{k−1}) one step further. From (1, 1), a step gives r_1 = 1 − x, as torch has it."""
-    first = torch.stack([1 + momentum - x, torch.full_like(x, -momentum)], -1)
-    second = torch.tensor([1.0, 0.0]).to(x).expand(len(x), 2)
-    return torch.stack([first, second], -2)
 
 
 def _power(matrix: Float[Tensor, "r d d"], k: int) -> Float[Tensor, "r d d"]:
@@ -150,39 +342,59 @@ def _power(matrix: Float[Tensor, "r d d"], k: int) -> Float[Tensor, "r d d"]:
     return result
 
 
-def _first_half(x: Float[Tensor, " r"], momentum: float) -> Float[Tensor, " r"]:
+def _first_half(values: Float[Tensor, " r"], training: Training, scale: float) -> Float[Tensor, " r"]:
     """The first k with |r_k| ≤ ½. Oscillating modes get there soon, so step by step; others never return: bisect."""
+    w, beta, nesterov = training.weight_decay, training.momentum, training.nesterov
+    strength = scale * values
+    x = training.rate_at(0) * (strength + w)
+    # The roots of the recursion of q have this sum and this product.
+    total = (1 + beta) * (1 - x) if nesterov else 1 + beta - x
+    product = beta * (1 - x) if nesterov else torch.full_like(x, beta)
+    limit = 2 * (1 + beta) / (1 + 2 * beta) if nesterov else 2 * (1 + beta)
+    halves = (strength > w) & (x < limit)
+    # Real roots of one sign: |q| only falls, and so does |r| where it cannot change its sign, or has no floor.
+    monotone = halves & (product > 0) & (total.square() >= 4 * product) & ((total > 0) | (w == 0))
     result = torch.full_like(x, math.inf)
-    converges = (x > 0) & (x < 2 * (1 + momentum))
-    oscillates = converges & ((1 + momentum - x).square() < 4 * momentum)
-    result[oscillates] = _first_half_by_steps(x[oscillates], momentum)
-    monotone = converges & ~oscillates
-    result[monotone] = _first_half_by_bisection(x[monotone], momentum)
+    step = _step({0: [strength + w, 0.0, -w]}, 3, x, training.rate_at(0), training)
+    result[monotone] = _first_half_by_bisection(step[monotone])
+    others = halves & ~monotone
+    result[others] = _first_half_by_steps(step[others])
     return result
 
 
-def _first_half_by_steps(x: Float[Tensor, " r"], momentum: float) -> Float[Tensor, " r"]:
-    result = torch.full_like(x, math.inf)
-    now, before, k = torch.ones_like(x), torch.ones_like(x), 0
+START = (1.0, 0.0, 1.0)
+"""Residual, velocity and drive before the first step."""
+
+
+def _first_half_by_steps(step: Float[Tensor, "r 3 3"]) -> Float[Tensor, " r"]:
+    result = torch.full(step.shape[:1], math.inf).to(step)
+    state, k = torch.tensor(START).to(step).expand(len(step), 3)[:, :, None], 0
     while bool(result.isinf().any()):
-        now, before, k = (1 + momentum - x) * now - momentum * before, now, k + 1
-        result = torch.where((now.abs() <= HALF) & result.isinf(), float(k), result)
+        state, k = step @ state, k + 1
+        result = torch.where((state[:, 0, 0].abs() <= HALF) & result.isinf(), float(k), result)
     return result
 
 
-def _first_half_by_bisection(x: Float[Tensor, " r"], momentum: float) -> Float[Tensor, " r"]:
-    ladder = [_companion(x, momentum)]
-    while bool((_last(ladder[-1]) > HALF).any()) and len(ladder) < 60:
+def _first_half_by_bisection(step: Float[Tensor, "r 3 3"]) -> Float[Tensor, " r"]:
+    state = torch.tensor(START).to(step).expand(len(step), 3)[:, :, None]
+    ladder = [step]
+    while bool(((ladder[-1] @ state)[:, 0, 0].abs() > HALF).any()) and len(ladder) < 60:
         ladder.append(ladder[-1] @ ladder[-1])
-    state = torch.eye(2).to(x).expand(len(x), 2, 2)
-    steps = torch.zeros_like(x)
+    steps = torch.zeros(len(step)).to(step)
     for j, power in reversed(list(enumerate(ladder))):
         further = power @ state
-        stays = _last(further) > HALF
+        stays = further[:, 0, 0].abs() > HALF
         state = torch.where(stays[:, None, None], further, state)
         steps = steps + stays * 2.0**j
     return steps + 1
 
 
-def _last(state: Float[Tensor, "r 2 2"]) -> Float[Tensor, " r"]:
-    return (state[:, 0, 0] + state[:, 0, 1]).abs()
+def _first_half_of_schedule(values: Float[Tensor, " r"], training: Training, scale: Scale) -> Float[Tensor, " r"]:
+    """The first whole step with |r| ≤ ½ up to the training's end."""
+    end = int(training.end)
+    result = torch.full_like(values, math.inf)
+    if end:
+        found = residuals(values, range(1, end + 1), training, scale).abs() <= HALF
+        reached, first = found.max(0)
+        result = torch.where(reached, (first + 1).to(values), result)
+    return result

@@ -15,6 +15,18 @@ def is_sgd(training: Training) -> bool:
     return training.optimizer == "sgd"
 
 
+RATE = "rate of learning"
+"""A parameter group's c, where a schedule sets its learning rate η·c anew at every step."""
+
+
+def set_rate(optimizer: torch.optim.Optimizer, training: Training, step: int) -> None:
+    """Gives every group the learning rate of this step of a schedule."""
+    if training.schedule is None:
+        return
+    for group in optimizer.param_groups:
+        group["lr"] = training.rate_at(step) * group[RATE]
+
+
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float], training: Training
 ) -> torch.optim.Optimizer:
@@ -27,9 +39,11 @@ def make_optimizer(
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         groups.setdefault(rates[name], []).append(parameter)
-    rate = training.learning_rate
-    assert rate is not None
-    listed = [{"params": members, "lr": rate * c} for c, members in groups.items()]
+    rate = training.largest_rate
+    listed: list[dict[str, Any]] = [{"params": members, "lr": rate * c} for c, members in groups.items()]
+    if training.schedule is not None:
+        for group, c in zip(listed, groups, strict=True):
+            group[RATE] = c
     if is_sgd(training):
         # Weight decay is added to the gradients by the caller: torch's own knows no target but zero.
         return torch.optim.SGD(listed, lr=rate, momentum=training.momentum, nesterov=training.nesterov)

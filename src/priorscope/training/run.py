@@ -16,7 +16,7 @@ from ..data.inputs import Inputs, take
 from ..errors import PriorscopeWarning
 from ..network.function import outputs_of, place_of
 from ..results import Result, live
-from .optimizer import is_sgd, make_optimizer
+from .optimizer import is_sgd, make_optimizer, set_rate
 from .problem import Problem, gradients, prepare
 from .training import Training
 
@@ -59,7 +59,7 @@ def train(
 ) -> Run:
     """Really trains a copy of a network, and records what it computes on the way.
 
-    θ ← θ − η (c · ∂L/∂θ + λ (θ − target)),   with momentum as torch.optim.SGD has it
+    θ ← θ − ηₖ (c · ∂L/∂θ + λ (θ − target)),   with momentum as torch.optim.SGD has it
 
     Weight decay λ is not multiplied by the rates c, so that function space closes. Another optimizer gets one
     parameter group per rate, with the learning rate η·c. Parameters with c = 0 are left out. The layers stay in the
@@ -141,7 +141,7 @@ def _descend(
                 if not math.isfinite(float(loss.detach())):
                     return {"diverged_at": step}
             assert loss is not None
-            learner.step(loss)
+            learner.step(loss, step)
             bar.update()
     return {}
 
@@ -160,11 +160,13 @@ class _Learner:
         self.network, self.rates = network, rates
         self.parameters = {name: p for name, p in network.named_parameters() if rates[name] > 0}
         self.start = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.training = training
         self.optimizer = make_optimizer(self.parameters, rates, training)
         self.decay = training.weight_decay if is_sgd(training) else 0.0
         self.decay_to_start = training.decay_to == "start"
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, loss: Tensor, step: int) -> None:
+        set_rate(self.optimizer, self.training, step)
         slopes = gradients(loss, list(self.parameters.values()), place_of(self.network))
         for (name, parameter), gradient in zip(self.parameters.items(), slopes, strict=True):
             if self.decay:

@@ -179,7 +179,7 @@ def _run(stack: Stack, problem: Problem, training: Training, bar: Any) -> tuple[
         if step == problem.steps[-1] or (some_ended and bool(ended.all())):
             break
         # Before any network is forgotten: the losses' graph belongs to all of them.
-        stack.descend(losses)
+        stack.descend(losses, step)
         bar.update(len(film.going))
         if some_ended:
             stack.keep(~ended)

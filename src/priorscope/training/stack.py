@@ -60,15 +60,15 @@ class Stack:
             cause = f"cannot be stacked by torch.vmap ({str(error).splitlines()[0]})"
             raise ModelError(place, cause, "Train the networks one by one: ps.train in a loop") from error
 
-    def descend(self, losses: Float[Tensor, " s"]) -> None:
-        """One step of every network: θ ← θ − η (c·g + λ (θ − target)), with momentum."""
+    def descend(self, losses: Float[Tensor, " s"], step: int) -> None:
+        """One step of every network: θ ← θ − ηₖ (c·g + λ (θ − target)), with momentum."""
         # The networks share no weight: the gradient of the sum holds each network's own.
         slopes = gradients(losses.sum(), list(self.trained.values()), _place(self.template))
         with torch.no_grad():
             for (name, parameter), gradient in zip(self.trained.items(), slopes, strict=True):
-                self._move(name, parameter, gradient)
+                self._move(name, parameter, gradient, self.training.rate_at(step))
 
-    def _move(self, name: str, parameter: Tensor, gradient: Tensor) -> None:
+    def _move(self, name: str, parameter: Tensor, gradient: Tensor, eta: float) -> None:
         rate, beta = self.rates[name], self.training.momentum
         if self.training.weight_decay:
             # η·c multiplies all of it below: the quotient keeps the decay free of c.
@@ -83,8 +83,7 @@ class Stack:
                 self.velocity[name] = gradient.clone()
             velocity = self.velocity[name]
             gradient = gradient.add(velocity, alpha=beta) if self.training.nesterov else velocity
-        assert self.training.learning_rate is not None
-        parameter.add_(gradient, alpha=-self.training.learning_rate * rate)
+        parameter.add_(gradient, alpha=-eta * rate)
 
     def keep(self, going: Bool[Tensor, " s"]) -> None:
         """Forgets the networks that are not going on."""

@@ -2,8 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, restored
+from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count
-from ..errors import DataError, PriorscopeWarning
+from ..errors import DataError, NotCoveredError, PriorscopeWarning, RatesError
 from ..kernels.frozen import takes_kernel_on_data
+from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
 from ..network.function import check_module, initial_function
+from ..network.linearize import slope_along
 from ..results import Result, live
-from .filters import check_at, check_one_mean, check_training, half_lives, residual, step_limit, weights_filter
+from . import filters
+from .filters import Scale, check_at, check_one_mean, check_training
+from .noise import carried, has_noise, noise_covariance
 from .training import Training
 
 Times = float | Sequence[float] | Tensor
@@ -27,6 +32,10 @@ Times = float | Sequence[float] | Tensor
 @dataclass(frozen=True, eq=False)
 class Trajectory(Result):
     """f_t = f₀ + K(x, X) g_t(K) (y − f₀(X)), where g_t(λ) = (1 − r(λ, t))/λ is the training's filter.
+
+    With weight decay to zero the weights shrink as a whole, too, freely by q: f_t gets (q − 1) h, h = J θ₀, and the
+    data's weights, g_t(K) h less the divided difference of q. Mini-batches: this is their mean, to first order in the
+    learning rate, and `noise` the law of what they add.
 
     Args:
         labels: the data's labels, as the mathematics takes them.
@@ -38,6 +47,8 @@ class Trajectory(Result):
         fingerprint: (p, n), by which it knows its kernel again.
         outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
         notes: what a reader should know.
+        pulled: what weight decay to zero adds; None without it.
+        correction: η of the descent whose first-order correction this flow carries (`as_flow`).
         kernel: the kernel on its data. It is not saved: give it when loading.
         start: the network at the start, a copy; None for f₀ = 0. Not saved either.
     """
@@ -52,6 +63,8 @@ class Trajectory(Result):
     outputs: str
     notes: tuple[str, ...] = ()
     starts_at_zero: bool = True
+    pulled: "Pulled | None" = None
+    correction: float = 0.0
     kernel: GivenKernel = live()
     start: nn.Module | None = live()
 
@@ -68,15 +81,14 @@ class Trajectory(Result):
         """
         operator = self._operator
         times, several = self._times(at)
-        filters = torch.stack([weights_filter(self.values, t, self.training, self._scale) for t in times])
         vectors = operator.eigen.vectors[:, : len(self.values)]
-        learned = filters[:, :, None] * (vectors.T @ operator.fold(self.target))
-        outputs = operator.unfold(operator.cross(x_new) @ vectors @ learned)
+        outputs = operator.unfold(operator.cross(x_new) @ vectors @ self._learned(times, vectors))
         if not self.starts_at_zero:
-            if self.start is None:
-                cause = "this trajectory was loaded without the network that it starts from"
-                raise DataError("Trajectory", cause, "Give it: Trajectory.load(path, kernel=..., start=model)")
-            outputs = outputs + initial_function(self.start, x_new, self.labels.outputs)
+            start = self._start
+            outputs = outputs + initial_function(start, x_new, self.labels.outputs)
+            if self.pulled is not None:
+                slope = slope_along(start, x_new, self.pulled.names)
+                outputs = outputs + (self._free(times)[:, None, None] - 1) * slope
         outputs = self.labels.restore(outputs)
         return outputs if several else outputs[0]
 
@@ -93,49 +105,159 @@ class Trajectory(Result):
         operator = self._operator
         time = self.training.end if at is None else check_at(self.training, at)
         modes = operator.eigen.vectors[:, : len(self.values)]
-        filters = weights_filter(self.values, time, self.training, self._scale)
-        weights = (operator.cross(x_new) @ modes * filters) @ modes.T
+        weights = (operator.cross(x_new) @ modes * self._apply(filters.weights_filters, [time])[0]) @ modes.T
         if operator.coupled:
             o = self.labels.outputs
             weights = weights.reshape(len(weights) // o, o, -1, o)
         return weights.to(self.labels.dtype)
 
+    def noise(self, x_new: Inputs, at: float | None = None) -> Gaussian:
+        """The law of what the draw of mini-batches adds to the function at new points, to first order in η.
+
+        Its mean is 0. Without mini-batches it is 0 altogether.
+
+        Args:
+            x_new: m points.
+            at: a whole number of steps; None for the training's end.
+
+        Returns:
+            A `Gaussian` over (m,) or (m, o), like y; all values of it may depend on each other.
+
+        It takes steps · n · (m·o)² operations.
+        Source: the moments of a sum over a batch drawn without replacement.
+
+        >>> from priorscope.kernels import RBF
+        >>> x, y = torch.linspace(0, 1, 4)[:, None], torch.tensor([1.0, 0.0, 2.0, 1.0])
+        >>> path = trajectory(RBF(0.2), x, y, Training(learning_rate=0.1, batch_size=2, steps=20))
+        >>> bool(path.noise(x).variance.min() > 0), float(path.noise(x, at=0).variance.max())
+        (True, 0.0)
+        """
+        operator, n = self._operator, len(self.target)
+        time = self.training.end if at is None else check_at(self.training, at)
+        mean = self.labels.restore(self.target.new_zeros(count(x_new), self.labels.outputs))
+        if not has_noise(self.training, n) or time == 0:
+            return Gaussian(mean, self.target.new_zeros(len(mean), len(mean)))
+        steps = int(time)
+        weights = carried(operator, operator.cross(x_new), self.values, steps, self.training, self._scale)
+        left = self._residuals_at(range(steps))[..., None]
+        sizes = self.training.batch_sizes(n)
+        return Gaussian(mean, noise_covariance(weights, left.__getitem__, 1, steps, sizes, operator))
+
     def losses(self, at: Times | None = None) -> Float[Tensor, "*t"]:
-        """The training loss, in the training's own loss. Arguments as in a call."""
+        """The training loss, in the training's own loss, without what weight decay adds. Arguments as in a call."""
         times, several = self._times(at)
-        left = torch.stack([residual(self.values, t, self.training, self._scale) for t in times])
-        half_squares = left.square() @ self.squares / 2 + self.off_modes
-        losses = (self._scale * half_squares).to(self.labels.dtype)
+        left = self._apply(filters.residuals, times)
+        squares, off = left.square() @ self.squares, torch.tensor(2 * self.off_modes).to(left)
+        if self.pulled is not None:
+            # y − f is r (y − f₀) + (r − q) h in each mode; on null modes r is 1.
+            pulled, free = left - self._apply(filters.shrinkage, times), 1 - self._free(times)
+            squares = squares + 2 * (left * pulled) @ self.pulled.products + pulled.square() @ self.pulled.squares
+            off = off + 2 * free * self.pulled.off_product + free.square() * self.pulled.off_square
+        scale = self.training.loss_scale(*self.labels.values.shape)
+        losses = (scale * (squares + off) / 2).to(self.labels.dtype)
         return losses if several else losses[0]
 
     def residuals(self, at: Times | None = None) -> Float[Tensor, "..."]:
-        """What is left to learn of each mode, as a share of its start: (r,), with a leading axis for several `at`."""
+        """What is left to learn of each mode, as a share of its start: (r,), with a leading axis for several `at`.
+
+        With weight decay to zero: of the labels' part of it.
+        """
         times, several = self._times(at)
-        left = torch.stack([residual(self.values, t, self.training, self._scale) for t in times]).to(self.labels.dtype)
+        left = self._apply(filters.residuals, times).to(self.labels.dtype)
         return left if several else left[0]
+
+    def as_flow(self, order: int = 0) -> "Trajectory":
+        """The gradient flow that plain descent of small steps approximates, at the time η · steps.
+
+        Order 0 is the flow of the loss L: a step leaves it by O(η²), a training to a given time by O(η). Order 1 is
+        that of L + (η/4)‖∇L‖², whose modes move at μ(1 + ημ/2): O(η³) and O(η²).
+
+        Args:
+            order: 0, or 1 for the implicit gradient regularisation.
+
+        Returns:
+            A `Trajectory` of gradient flow from the same start.
+
+        Raises:
+            NotCoveredError: momentum, mini-batches, a schedule, or a flow.
+
+        Source: Barrett and Dherin 2021 (2009.11162).
+
+        >>> from priorscope.kernels import RBF
+        >>> x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([1.0, 0.0, 2.0])
+        >>> path = trajectory(RBF(0.2), x, y, Training(learning_rate=0.01, steps=100))
+        >>> gaps = [float((path.as_flow(order)(x) - path(x)).abs().max()) for order in (0, 1)]
+        >>> gaps[1] < gaps[0] / 50
+        True
+        """
+        if order not in (0, 1):
+            raise DataError("order", f"is {order!r}", "Give 0 or 1")
+        t = self.training
+        if t.is_flow or t.momentum or t.schedule is not None or has_noise(t, len(self.target)):
+            cause = "is not plain full-batch descent at one rate, whose flow this is"
+            raise NotCoveredError("as_flow", cause, "Give Training(learning_rate=, steps=) alone, or with weight decay")
+        rate = t.rate_at(0)
+        flow = Training(loss=t.loss, weight_decay=t.weight_decay, decay_to=t.decay_to, time=rate * t.end)
+        return replace(self, training=flow, correction=rate * order, notes=notes_on(flow, len(self.target)))
 
     @cached_property
     def half_lives(self) -> Float[Tensor, " r"]:
         """When each mode's residual has halved, in the unit of `at`; infinite for modes that never do.
 
-        ln 2/λ for the flow on half_sse; −ln 2/ln|1 − ηλ| for plain descent; with momentum the first whole step
-        where at most half is left.
+        ln 2/λ for the flow on half_sse; −ln 2/ln|1 − ηλ| for plain descent; with momentum or a schedule the first
+        whole step where at most half is left. Weight decay stops some modes before: see `filters.half_lives`.
         """
-        return half_lives(self.values, self.training, self._scale).to(self.labels.dtype)
+        found = filters.half_lives(self.values, self.training, self._scale, self.correction)
+        return found.to(self.labels.dtype)
 
     @property
     def step_limit(self) -> float:
-        """The learning rate, for the training's own loss, beyond which descent diverges."""
-        return step_limit(self.values, self.training, self._scale)
+        """The learning rate, for the training's own loss, beyond which descent (of mini-batches, its mean) diverges."""
+        return filters.step_limit(self.values, self.training, self._scale)
 
     @property
-    def _scale(self) -> float:
-        return self.training.loss_scale(*self.labels.values.shape)
+    def _scale(self) -> Scale:
+        return self.training.mean_scale(*self.labels.values.shape)
+
+    @property
+    def _start(self) -> nn.Module:
+        if self.start is None:
+            cause = "this trajectory was loaded without the network that it starts from"
+            raise DataError("Trajectory", cause, "Give it: Trajectory.load(path, kernel=..., start=model)")
+        return self.start
 
     @cached_property
     def _operator(self) -> Operator:
         remedy = "Give it: Trajectory.load(path, kernel=kernel.on(x))"
         return on_labels(restored(self.kernel, self.fingerprint, "Trajectory", remedy), self.labels)
+
+    def _apply(self, filter: Callable[..., Tensor], times: Sequence[float], values: Tensor | None = None) -> Tensor:
+        """A filter at several times, (t, r)."""
+        return filter(self.values if values is None else values, times, self.training, self._scale, self.correction)
+
+    def _free(self, times: Sequence[float]) -> Float[Tensor, " t"]:
+        """q of directions that no label moves."""
+        return self._apply(filters.shrinkage, times, torch.zeros(1).to(self.values))[:, 0]
+
+    def _learned(self, times: Sequence[float], vectors: Float[Tensor, "k r"]) -> Float[Tensor, "t r c"]:
+        """The data's weights in each mode."""
+        target, operator = self.target, self._operator
+        if self.pulled is not None:
+            target = target + self.pulled.slope
+        learned = self._apply(filters.weights_filters, times)[:, :, None] * (vectors.T @ operator.fold(target))
+        if self.pulled is not None:
+            less = self._apply(filters.pull, times)
+            learned = learned - less[:, :, None] * (vectors.T @ operator.fold(self.pulled.slope))
+        return learned
+
+    def _residuals_at(self, steps: Sequence[int]) -> Float[Tensor, "t n o"]:
+        """y − f at the data."""
+        operator = self._operator
+        vectors = operator.eigen.vectors[:, : len(self.values)]
+        moved = operator.unfold(vectors @ (self.values[:, None] * self._learned(steps, vectors)))
+        if self.pulled is not None:
+            moved = moved + (self._free(steps)[:, None, None] - 1) * self.pulled.slope
+        return self.target - moved
 
     def _times(self, at: Times | None) -> tuple[list[float], bool]:
         if at is None:
@@ -146,6 +268,22 @@ class Trajectory(Result):
         if not times:
             raise DataError("at", "is empty", "Give at least one time, or None for the training's end")
         return times, True
+
+
+@dataclass(frozen=True, eq=False)
+class Pulled(Result):
+    """What weight decay to zero moves a function by: h = J θ₀, over the parameters that are trained.
+
+    slope: (n, o), h at the data. names: of those parameters. products, squares: (r,), vᵢᵀ(y − f₀)·vᵢᵀh and ‖vᵢᵀh‖².
+    off_product, off_square: the same on null modes, all together.
+    """
+
+    slope: Float[Tensor, "n o"]
+    names: tuple[str, ...]
+    products: Float[Tensor, " r"]
+    squares: Float[Tensor, " r"]
+    off_product: float
+    off_square: float
 
 
 @takes_kernel_on_data
@@ -159,7 +297,8 @@ def trajectory(
     """The function that training reaches at every time, in closed form.
 
     f_t(x) = f₀(x) + K(x, X) g_t(K) (y − f₀(X)). It is exact for a network linear in its parameters, whose kernel
-    does not move.
+    does not move: for the flow and for SGD with momentum (Nesterov's too), weight decay and schedules. Of mini-batches
+    it is the mean to first order in the learning rate, and `.noise` the law of what their draw adds.
 
     Args:
         kernel: the NTK (of a pair, its ntk), or `kernel.on(x)` (and then x is left out).
@@ -174,10 +313,11 @@ def trajectory(
         A `Trajectory`: call it with points, and with times or steps.
 
     Raises:
-        NotCoveredError: for a training that predictions do not cover.
+        NotCoveredError: for a training that predictions do not cover; weight decay to zero without a `start`.
         PriorscopeError: for a training that is none.
         DataError: where y does not match x, the kernel's outputs or those of `start`.
         ModelError: a `start` that does not run, or is in the wrong mode.
+        RatesError: weight decay to zero, of a `start` whose parameters are not those of the kernel's rates.
 
     A PriorscopeWarning says when the learning rate is beyond the limit; the diverging curve is exact.
     Source: Lee et al. 2019 (1902.06720); Polyak 1964 for the heavy ball.
@@ -190,7 +330,7 @@ def trajectory(
     """
     training = check_training(training, "trajectory")
     data = check_kernel(kernel.ntk if isinstance(kernel, KernelPair) else kernel, "trajectory").on(x)
-    training.require_covered(count(x))
+    training.require_covered(given_start=start is not None)
     labels, operator = labelled(data, y)
     check_one_mean(training, labels.outputs, data.outputs(data.x))
     target, copied = labels.values, None
@@ -202,6 +342,7 @@ def trajectory(
     # Not ‖·‖² − ‖·‖²: the difference of two nearly equal numbers.
     off = float((eigen.vectors[:, eigen.rank :].T @ folded).square().sum()) / 2
     values = eigen.values[: eigen.rank]
+    pulled = _pulled(copied, data, operator, folded) if training.decays_to_zero and copied is not None else None
     path = Trajectory(
         labels,
         training,
@@ -211,8 +352,10 @@ def trajectory(
         off,
         data.fingerprint,
         operator.note,
-        notes_on(training),
+        notes_on(training, count(x)),
         start is None,
+        pulled,
+        0.0,
         data,
         copied,
     )
@@ -220,19 +363,50 @@ def trajectory(
     return path
 
 
+def _pulled(start: nn.Module, data: OnData, operator: Operator, target: Float[Tensor, "k c"]) -> Pulled:
+    """h = J θ₀ at the data, over the parameters that have a rate."""
+    rates, parameters = data.origin.rates, dict(start.named_parameters())
+    if rates is not None and set(rates) != set(parameters):
+        cause = f"has the parameters {', '.join(parameters)}; the kernel's rates are of {', '.join(rates)}"
+        raise RatesError("start", cause, "Give the network that the kernel is of: weight decay moves its parameters")
+    learns = {name: p.requires_grad if rates is None else rates[name] > 0 for name, p in parameters.items()}
+    names = tuple(name for name in parameters if learns[name])
+    slope = slope_along(start, data.x, names)
+    eigen = operator.eigen
+    seen, wanted = (eigen.vectors.T @ columns for columns in (operator.fold(slope), target))
+    products, squares = (seen * wanted).sum(1), seen.square().sum(1)
+    r = eigen.rank
+    return Pulled(slope, names, products[:r], squares[:r], float(products[r:].sum()), float(squares[r:].sum()))
+
+
 def warn_beyond_limit(training: Training, limit: float) -> None:
-    """A PriorscopeWarning where the learning rate is beyond the limit."""
-    if training.learning_rate is not None and training.learning_rate > limit:
-        warnings.warn(
-            f"learning_rate={training.learning_rate:g} is beyond the limit {limit:.4g} of this kernel: descent "
-            "diverges, and the prediction with it. Use a smaller one.",
-            PriorscopeWarning,
-            stacklevel=4,
+    """A PriorscopeWarning where the learning rate, or the largest of its schedule, is beyond the limit."""
+    if training.is_flow or training.largest_rate <= limit:
+        return
+    if training.schedule is None:
+        text = (
+            f"learning_rate={training.largest_rate:g} is beyond the limit {limit:.4g} of this kernel: descent "
+            "diverges, and the prediction with it. Use a smaller one."
         )
+    else:
+        beyond = sum(rate > limit for rate in training.schedule)
+        text = (
+            f"the learning rates of {beyond} of {len(training.schedule)} steps, up to {training.largest_rate:.4g}, are "
+            f"beyond the limit {limit:.4g} of this kernel: in these steps its first modes grow. The prediction is of "
+            "this schedule as it is; use smaller ones where that is not meant."
+        )
+    warnings.warn(text, PriorscopeWarning, stacklevel=4)
 
 
-def notes_on(training: Training) -> tuple[str, ...]:
+def notes_on(training: Training, points: int) -> tuple[str, ...]:
     """What a reader of a prediction of this training should know."""
-    if training.until_loss is None:
-        return ()
-    return (f"predicted at {training.steps} steps; until_loss={training.until_loss:g} ends only a real training early",)
+    notes = []
+    if training.until_loss is not None:
+        notes.append(
+            f"predicted at {training.steps} steps; until_loss={training.until_loss:g} ends only a real training early"
+        )
+    if has_noise(training, points):
+        notes.append(
+            f"mini-batches of {training.batch_size}: their mean and their noise are of first order in the learning rate"
+        )
+    return tuple(notes)

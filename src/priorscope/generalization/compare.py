@@ -168,9 +168,7 @@ def check_finite(training: Training, limit: float, *values: Tensor) -> None:
         )
 
 
-def judged(
-    law: Law, chosen: Hypotheses, kept: Tensor, notes: tuple[str, ...], samples: int, seed: int
-) -> Verdict:
+def judged(law: Law, chosen: Hypotheses, kept: Tensor, notes: tuple[str, ...], samples: int, seed: int) -> Verdict:
     """The verdict of a law on hypotheses at its points."""
     counts = counted(law, chosen, samples, seed)
     found, told = realised(law, chosen, counts, seed)

@@ -102,6 +102,4 @@ def realised(
 def led_to(law: Gaussian, hypotheses: Hypotheses, index: int, seed: int) -> Probability:
     """The probability that one candidate is realised, however small: its score is the least margin over the points."""
     shape = hypotheses.values.shape[1:]
-    return rare_probability(
-        law, lambda f: hypotheses.margins(f.reshape(len(f), *shape))[:, index].amin(-1), seed=seed
-    )
+    return rare_probability(law, lambda f: hypotheses.margins(f.reshape(len(f), *shape))[:, index].amin(-1), seed=seed)

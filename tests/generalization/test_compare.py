@@ -201,9 +201,9 @@ def test_candidates_as_functions_are_their_labels():
     given = ps.compare(PAIR, x, y, x_new, ways, T, samples=2000)
     labels = ps.compare(PAIR, x, y, x_new, {"A": a, "first": x_new[:, 0]}, T, samples=2000)
     assert given.to_dict() == labels.to_dict()
-    with pytest.raises(DataError, match="candidate 'A'.* a function that gave a list"):
+    with pytest.raises(DataError, match=r"candidate 'A'.* a function that gave a list"):
         ps.compare(PAIR, x, y, x_new, {"A": lambda points: [0.0] * len(points)}, T)
-    with pytest.raises(DataError, match="candidate 'A'.*for 4 points"):
+    with pytest.raises(DataError, match=r"candidate 'A'.*for 4 points"):
         ps.compare(PAIR, x, y, x_new, {"A": lambda points: points[:2, 0]}, T)
 
 
@@ -227,7 +227,7 @@ def test_every_point_has_its_own_probability_for_classes_and_for_one_network():
         p, error = law.probability(lambda f, i=i, label=label: f[:, i].argmax(-1) == label, seed=4)
         assert abs(float(verdict.per_point["B"][i]) - p) < 6 * error
     model = mlp(3, 16, 1)
-    x, y, x_new, a, _ = problem()
+    x, y, x_new, _, _ = problem()
     path = ps.trajectory(ps.EmpiricalNTK(model), x, y, T, start=model)(x_new)
     half = torch.cat([path[:2] + 0.1, path[2:] - 5])
     one = ps.compare(ps.EmpiricalNTK(model), x, y, x_new, {"half": half, "rest": path + 2}, T, start=model)

@@ -161,9 +161,8 @@ def crossover(
     for name, value in (("repeats", repeats), ("samples", samples)):
         check_whole(name, value)
     table = table_of(pair, x, extra_x, x_new, "extra_x", "crossover")
-    outputs = pair.ntk.outputs(x)
-    known = check_different(hypotheses(y, count(x), candidates, x_new, outputs))
-    check_one_mean(training, known.labels.outputs, outputs)
+    known = check_different(hypotheses(y, count(x), candidates, x_new, table.outputs))
+    check_one_mean(training, known.labels.outputs, table.outputs)
     pooled = encode_like(known.labels, extra_y, count(extra_x), "extra_y")
     added = _checked_counts(counts, count(extra_x))
     size = count(x) if base is None else base

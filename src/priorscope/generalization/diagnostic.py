@@ -116,9 +116,8 @@ def most_diagnostic(
     if by not in ("nearest", "realised"):
         raise DataError("by", f"is {by!r}", 'Give "nearest" or "realised"')
     table = table_of(pair, x, pool_x, x_new, "pool_x", "most_diagnostic")
-    outputs = pair.ntk.outputs(x)
-    known = check_different(hypotheses(y, count(x), candidates, x_new, outputs))
-    check_one_mean(training, known.labels.outputs, outputs)
+    known = check_different(hypotheses(y, count(x), candidates, x_new, table.outputs))
+    check_one_mean(training, known.labels.outputs, table.outputs)
     pooled = _pool_labels(known, pool_labels, pool_x)
     ensemble = _ensemble(table.pair.on(table.train), known, known.labels.values, training)
     before = _taken(_at(ensemble, table.new), known, by, samples, seed)

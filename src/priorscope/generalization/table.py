@@ -15,12 +15,16 @@ from ..kernels.pair import KernelPair
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """pair: of precomputed kernels, whose points are rows. train, pool, new: the rows of each kind of points."""
+    """pair: of precomputed kernels, whose points are rows. train, pool, new: the rows of each kind of points.
+
+    outputs: of the model, where they are known.
+    """
 
     pair: KernelPair
     train: Tensor
     pool: Tensor
     new: Tensor
+    outputs: int | None
 
 
 def table_of(pair: KernelPair | Kernel, x: Inputs, pool_x: Inputs, x_new: Inputs, pool: str, place: str) -> Table:
@@ -51,4 +55,4 @@ def table_of(pair: KernelPair | Kernel, x: Inputs, pool_x: Inputs, x_new: Inputs
             listed = ", ".join(str(i) for i in same.nonzero()[:6, 0].tolist()) + (" ..." if int(same.sum()) > 6 else "")
             cause = f"the kernel cannot tell these test points from {name}"
             raise IndistinguishableError(f"x_new[{listed}]", cause, f"Remove them from x_new, or from the {name}")
-    return Table(KernelPair(nngp, ntk), train, pooled, new)
+    return Table(KernelPair(nngp, ntk), train, pooled, new, pair.ntk.outputs(x))

@@ -34,7 +34,7 @@ def verdict(result: Verdict, ax: Axes | None = None) -> Axes:
         colours = [colour] * len(result.names) + [GREY] * (len(values) - len(result.names))
         ax.bar(positions, values, width=0.36, color=colours, yerr=errors, ecolor=style.BLACK, label=field)
         for position, value in zip(positions, values, strict=True):
-            ax.text(position, value + 0.03, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+            ax.text(position, value + 0.03, _short(value, 2), ha="center", va="bottom", fontsize=8)
     ax.set_xticks(range(len(names)), names)
     style.legend(ax, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.12))
     return ax
@@ -64,9 +64,9 @@ def audit(result: Audit, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _short(p: float) -> str:
-    """Three digits behind the point; of what is smaller, its size."""
-    return f"{p:.3f}" if p >= 0.001 or p == 0 else f"{p:.0e}"
+def _short(p: float, digits: int = 3) -> str:
+    """So many digits behind the point; of what is smaller, its size."""
+    return f"{p:.{digits}f}" if p >= 10.0**-digits or p == 0 else f"{p:.0e}"
 
 
 def crossover(result: Crossover, ax: Axes | None = None, *, kind: Kind = "realised") -> Axes:

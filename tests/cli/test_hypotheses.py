@@ -45,7 +45,7 @@ def asked(folder, *more, command="compare", model="mlp:1x16:relu", hypotheses=HY
 
 
 def test_compare_prints_a_table_and_keeps_numbers_and_a_figure(capsys, tables):
-    status, out, err = run(capsys, *asked(tables, "--learning-rate", 0.01, "--steps", 30, "--seed", 3))
+    status, out, err = run(capsys, *asked(tables, "--learning-rate", 0.005, "--steps", 30, "--seed", 3))
     assert (status, err) == (0, "")
     assert "neither" in out
     assert "columns of test.csv that are not used: row" in out
@@ -57,7 +57,7 @@ def test_compare_prints_a_table_and_keeps_numbers_and_a_figure(capsys, tables):
     )
     init = ps.Initialization(2.0, 0.01)
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
-    limit, training = ps.infinite_width(init.apply_(model, 0), init), ps.Training(learning_rate=0.01, steps=30)
+    limit, training = ps.infinite_width(init.apply_(model, 0), init), ps.Training(learning_rate=0.005, steps=30)
     verdict = ps.compare(limit, data.x, data.y, data.x_new, data.candidates, training, samples=2000, seed=3)
     assert kept["nearest"] == pytest.approx(verdict.nearest)
     assert kept["realised"] == pytest.approx(verdict.realised)

@@ -69,7 +69,7 @@ def test_crossings_of_known_curves():
     assert crossing.interval == pytest.approx((5.0, 5.0))
     assert crossing.share == 1
     assert curves(steady).crossing("a", "b", kind="nearest") == crossing
-    assert curves(steady).crossing("b", "a").number is None
+    assert curves(steady).crossing("b", "a") == curves(-steady).crossing() == crossing
     varied = curves(steady + 0.3 * torch.randn(6, 3)).crossing()
     assert varied.interval[0] < varied.number < varied.interval[1]
     never = curves(-steady.abs()).crossing()

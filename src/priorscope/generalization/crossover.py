@@ -63,10 +63,10 @@ class Crossover(Result):
     def crossing(
         self, first: str | None = None, second: str | None = None, kind: Kind = "realised", seed: int = 0
     ) -> Crossing:
-        """The number of added examples at which the second candidate's mean probability passes the first's.
+        """The number of added examples at which the mean probability of two candidates is equal.
 
         Args:
-            first, second: names; by default the first two.
+            first, second: names, in any order; by default the first two.
             kind: which probability, "realised" or "nearest".
             seed: of the bootstrap over data sets.
         """
@@ -74,6 +74,7 @@ class Crossover(Result):
             raise DataError("kind", f"is {kind!r}", 'Give "realised" or "nearest"')
         a, b = self._index(first, 0), self._index(second, 1)
         gaps = getattr(self, kind)[..., b] - getattr(self, kind)[..., a]  # (r, k)
+        gaps = -gaps if float(gaps[:, 0].mean()) > 0 else gaps  # of the one that is behind at first
         number = _crossing(gaps.mean(0), self.counts)
         generator = torch.Generator().manual_seed(seed)
         resampled = torch.randint(len(gaps), (BOOTSTRAPS, len(gaps)), generator=generator)
@@ -223,12 +224,12 @@ def _checked_counts(counts: Sequence[int], pool: int) -> list[int]:
 
 
 def _crossing(gap: Float[Tensor, " k"], counts: Int[Tensor, " k"]) -> float | None:
-    """Where a curve that starts below 0 first reaches 0, interpolated; None where it does not."""
-    if float(gap[0]) >= 0:
-        return None
+    """Where a curve first reaches 0 from below, interpolated; None where it does not."""
     reached = (gap >= 0).nonzero()
     if not len(reached):
         return None
     i = int(reached[0, 0])
+    if i == 0:
+        return float(counts[0])
     low, high, before, after = float(gap[i - 1]), float(gap[i]), float(counts[i - 1]), float(counts[i])
     return before + (after - before) * (-low / (high - low))

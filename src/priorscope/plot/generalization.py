@@ -66,7 +66,7 @@ def audit(result: Audit, ax: Axes | None = None) -> Axes:
 
 def _short(p: float, digits: int = 3) -> str:
     """So many digits behind the point; of what is smaller, its size."""
-    return f"{p:.{digits}f}" if p >= 10.0**-digits or p == 0 else f"{p:.0e}"
+    return f"{p:.{digits}f}" if p >= 10.0**-digits or p == 0 else f"{p:.1e}"
 
 
 def crossover(result: Crossover, ax: Axes | None = None, *, kind: Kind = "realised") -> Axes:
@@ -92,6 +92,8 @@ def crossover(result: Crossover, ax: Axes | None = None, *, kind: Kind = "realis
             ax.axvline(crossing.number, color=style.BLACK, lw=1, ls="--")
             ax.axvspan(*crossing.interval, color=style.BLACK, alpha=0.08, lw=0)
             low, high = crossing.interval
-            ax.set_title(f"they cross at {crossing.number:.1f} examples (95 %: {low:.1f} to {high:.1f})", fontsize=9)
+            pair = " and ".join(result.names[:2])
+            at_number = f"{pair} cross at {crossing.number:.1f} examples (95 %: {low:.1f} to {high:.1f})"
+            ax.set_title(at_number, fontsize=9)
     style.legend(ax)
     return ax

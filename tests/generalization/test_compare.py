@@ -241,7 +241,8 @@ def test_margins_are_positive_where_a_candidate_is_realised(rule):
     labels = encode(torch.randn(4), 4)
     known = Hypotheses(("A", "B", "C"), values.get(rule, classes), rule, labels)
     outputs = torch.randn(500, 4, known.values.shape[-1])
-    assert torch.equal(known.margins(outputs) >= 0, known.realises(outputs))
+    for i in range(3):
+        assert torch.equal(known.margins(outputs, i) >= 0, known.realises(outputs)[:, i])
 
 
 def test_what_no_sample_realises_is_looked_for_where_it_is():
@@ -254,6 +255,20 @@ def test_what_no_sample_realises_is_looked_for_where_it_is():
         low, high = few.intervals["realised"][name]
         assert low < whole.realised[name] < high
     assert few.neither == pytest.approx(1 - sum(few.realised.values()))
+
+
+def test_what_is_too_rare_or_too_dear_stays_counted_and_says_so():
+    x = torch.randn(5, 3)
+    y, away = torch.tensor([1, -1, 1, 1, -1]), torch.tensor([1, 1, 1])
+    near = x[:3] + 1e-4  # three points that the data decide
+    verdict = ps.compare(PAIR, x, y, near, {"data": y[:3], "away": away}, ps.Training(), samples=500)
+    assert verdict.realised["away"] == 0
+    assert verdict.intervals["realised"]["away"][1] > 0
+    assert "below 1e-09" in " ".join(verdict.notes)
+    many = torch.randn(600, 3)
+    a = torch.randn(600).sign()
+    verdict = ps.compare(PAIR, x, y, many, {"A": a, "B": -a}, T, samples=200)
+    assert "too many to look for it" in " ".join(verdict.notes)
 
 
 def test_a_law_of_samples_is_counted_and_has_no_density():

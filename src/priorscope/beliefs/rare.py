@@ -26,8 +26,10 @@ MOVES = 12
 """Steps of every sample at each level."""
 REPLICATES = 20
 """Independent estimates: their spread is the error, whatever the samples of one have in common."""
+FEWEST = 50 * REPLICATES
+"""Samples, over all estimates."""
 LEAST = 1e-15
-"""Smaller probabilities are not looked for."""
+"""Smaller probabilities are not looked for, unless the caller says so."""
 ENOUGH = 20.0
 """Estimates worth fewer hits of a plain count than this are refused."""
 
@@ -40,7 +42,9 @@ class _Stage:
     step: float
 
 
-def rare_probability(law: Gaussian, score: Score, samples: int = 20_000, seed: int = 0) -> Probability:
+def rare_probability(
+    law: Gaussian, score: Score, samples: int = 20_000, seed: int = 0, least: float = LEAST
+) -> Probability:
     """P(score ≥ 0) under a Gaussian, however small: a product of shares over rising levels of the score.
 
     A first run finds the levels; 20 independent ones with these fixed levels each give an unbiased estimate. The
@@ -53,9 +57,10 @@ def rare_probability(law: Gaussian, score: Score, samples: int = 20_000, seed: i
             it. Where it leads into one of several far parts of the set only, the others are missed.
         samples: how many move at one time, over all estimates.
         seed: of the draw.
+        least: smaller probabilities are not looked for.
 
     Raises:
-        DataError: a score that does not lead to the set, or not within 1e-15; estimates too far apart to be believed.
+        DataError: a score that does not lead to the set, or not within `least`; estimates too far apart to be believed.
 
     Source: Au and Beck 2001 (subset simulation); fixed levels make it unbiased, Cérou, Del Moral, Furon and Guyader
     2012; steps of Neal 1999 (autoregressive proposals that keep a Gaussian).
@@ -66,10 +71,10 @@ def rare_probability(law: Gaussian, score: Score, samples: int = 20_000, seed: i
     >>> low < 0.0668072013**3 < high  # Φ(−1.5)³ = 0.000298
     True
     """
-    if samples < 50 * REPLICATES:
-        raise DataError("samples", f"is {samples}", f"Give at least {50 * REPLICATES}")
+    if samples < FEWEST:
+        raise DataError("samples", f"is {samples}", f"Give at least {FEWEST}")
     walk = _Walk(law, score, torch.Generator().manual_seed(seed), samples // REPLICATES)
-    stages = walk.explore()
+    stages = walk.explore(least)
     estimates = torch.tensor([walk.estimate(stages) for _ in range(REPLICATES)], dtype=torch.float64)
     p, error = float(estimates.mean()), float(estimates.std()) / math.sqrt(REPLICATES)
     effective = math.inf if error == 0 else (p / error) ** 2
@@ -104,7 +109,7 @@ class _Walk:
         if eigen.rank == 0:
             raise DataError("the Gaussian", "does not vary at all", "Look at its mean: it is in the set, or is not")
 
-    def explore(self) -> list[_Stage]:
+    def explore(self, least: float) -> list[_Stage]:
         """The levels, each passed by a share of the samples, and steps of which about a third are accepted."""
         z, stages, passed, step = self.noise(), list[_Stage](), 1.0, 1.0
         scores = self.scores(z)
@@ -112,10 +117,9 @@ class _Walk:
             level = self.next_level(scores, stages[-1].level if stages else -math.inf)
             above = scores >= level
             passed *= float(above.double().mean())
-            if passed < LEAST:
-                raise DataError(
-                    "the set", f"has a probability below {LEAST:g}, or the score does not lead there", "Take it for 0"
-                )
+            if passed < least:
+                cause = f"has a probability below {least:g}, or the score does not lead there"
+                raise DataError("the set", cause, "Take it for 0, or give a smaller `least`")
             z, scores = self.resample(z, scores, above)
             for _ in range(MOVES):
                 z, scores, accepted = self.move(z, scores, level, step)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ..beliefs.similarity import indistinguishable
 from ..data.inputs import Inputs, Labels, count, encode, take
@@ -41,24 +42,23 @@ class Hypotheses:
         """On some of the test points."""
         return replace(self, values=self.values[:, points])
 
-    def margins(self, outputs: Float[Tensor, "s m o"]) -> Float[Tensor, "s j m"]:
-        """How far each network is from leaving each candidate at each point; negative where it has left it.
+    def margins(self, outputs: Float[Tensor, "s m o"], index: int) -> Float[Tensor, "s m"]:
+        """How far each network is from leaving one candidate at each point; negative where it has left it.
 
-        Linear in the network where it has not: c f for signs, f_c − max f for classes, and for numbers the least
-        (|f − b|² − |f − a|²)/|a − b| over the other candidates b.
+        c f for signs, f_c − max f over the other classes, and for numbers the least (|f − b|² − |f − a|²)/|a − b| over
+        the other candidates b.
         """
+        own = self.values[index]
         if self.rule == "signs":
-            return outputs[:, None, :, 0] * self.values[None, :, :, 0]
+            return outputs[..., 0] * own[:, 0]
         if self.rule == "classes":
-            taken = torch.nn.functional.one_hot(self.values.argmax(-1), self.values.shape[-1]).bool()
-            others = outputs[:, None].masked_fill(taken, -torch.inf).amax(-1)
-            return (outputs[:, None] * taken).sum(-1) - others
-        gaps = self.values[:, None] - self.values  # (a, b, m, o)
-        sizes = self.values.square().sum(-1)
+            taken = one_hot(own.argmax(-1), own.shape[-1]).bool()
+            return (outputs * taken).sum(-1) - outputs.masked_fill(taken, -torch.inf).amax(-1)
+        gaps = own - self.values  # (j, m, o)
         apart = gaps.norm(dim=-1)
-        linear = 2 * torch.einsum("smo,abmo->sabm", outputs, gaps) - (sizes[:, None] - sizes)
+        linear = 2 * torch.einsum("smo,jmo->sjm", outputs, gaps) + (self.values.square() - own.square()).sum(-1)
         scaled = torch.where(apart > 0, linear / apart.clamp_min(torch.finfo(apart.dtype).tiny), torch.inf)
-        return scaled.amin(2)
+        return scaled.amin(1)
 
     def realises(self, outputs: Float[Tensor, "s m o"]) -> Bool[Tensor, "s j m"]:
         """Whether each network, at each test point, does what each candidate says."""

@@ -55,7 +55,7 @@ def compare(
 
     For two candidates, d = y_A − y_B, `nearest` is Φ((dᵀμ − (|y_A|² − |y_B|²)/2) / √(dᵀΣd)), where μ and Σ are the
     trained ensemble's at the test points; everything else is sampled from it. What fewer than 10 sampled networks
-    realise is found by samples that are led there (`priorscope.beliefs.rare`).
+    realise is found by samples that are led there (`rare_probability`), down to 1e-9; the notes say so.
 
     Args:
         kernel: a KernelPair (networks drawn from an initialisation); or, with `start`, the NTK of one network.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..beliefs.gaussian import Gaussian, Probability
 from ..beliefs.law import Law
-from ..beliefs.rare import rare_probability
+from ..beliefs.rare import FEWEST, rare_probability
 from ..beliefs.samples import Samples
 from ..errors import DataError
 from .candidates import Hypotheses
@@ -19,6 +19,12 @@ CHUNK = 20_000_000
 """Sampled numbers held at once."""
 FEW_HITS = 10
 """Candidates that fewer sampled networks realise are looked for where they are."""
+LED = 20_000
+"""Samples that are led there at one time, fewer where each is dear."""
+DEAR = 30_000
+"""Multiplications that make a sample dear: then all of the search takes about ten seconds."""
+LEAST = 1e-9
+"""Candidates that are realised more rarely are not looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,18 +94,25 @@ def realised(
         found[name] = Probability.counted(int(counts.realised[i]), counts.samples)
         if counts.realised[i] >= FEW_HITS or not isinstance(law, Gaussian):
             continue
+        counted_in = f"realised of {name!r}: {int(counts.realised[i])} of {counts.samples} samples"
         try:
             found[name] = rare = led_to(law, hypotheses, i, seed)
-            notes.append(
-                f"realised of {name!r}: {int(counts.realised[i])} of {counts.samples} samples; from samples led there, "
-                f"as sure as {rare.effective:.0f} hits"
-            )
+            notes.append(f"{counted_in}; from samples led there, as sure as {rare.effective:.0f} hits")
         except DataError as error:
-            notes.append(f"realised of {name!r}: counted, since {error.place} {error.cause}")
+            notes.append(f"{counted_in}, not led there: {error.place} {error.cause}")
     return found, tuple(notes)
 
 
 def led_to(law: Gaussian, hypotheses: Hypotheses, index: int, seed: int) -> Probability:
-    """The probability that one candidate is realised, however small: its score is the least margin over the points."""
+    """The probability that one candidate is realised, down to 1e-9: its score is the least margin over the points."""
     shape = hypotheses.values.shape[1:]
-    return rare_probability(law, lambda f: hypotheses.margins(f.reshape(len(f), *shape))[:, index].amin(-1), seed=seed)
+
+    def score(functions: Tensor) -> Tensor:
+        return hypotheses.margins(functions.reshape(len(functions), *shape), index).amin(-1)
+
+    cost = law.mean.numel() * law.eigen.rank
+    samples = int(LED * min(1.0, DEAR / max(1, cost)))
+    if samples < 2 * FEWEST:
+        cause = f"of {law.mean.numel()} values are too many to look for it"
+        raise DataError("its labels", cause, "Compare fewer test points, or ask rare_probability")
+    return rare_probability(law, score, samples, seed, LEAST)

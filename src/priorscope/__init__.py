@@ -1,20 +1,24 @@
 """priorscope shows what a neural network wants to learn, before it is trained.
 
 A module and data make a kernel (`EmpiricalNTK`, `infinite_width`); a kernel on data makes beliefs (`eigenmodes`,
-`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`) and verdicts (`compare`); `train` and
-`train_many` show what real networks do; `report` puts it all on one page.
+`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`) and verdicts (`compare`, `audit`,
+`crossover`, `most_diagnostic`); `train` and `train_many` show what real networks do; `report` puts it all on one page.
 """
 
 from . import data, kernels, plot
 from .beliefs.gaussian import Gaussian, Probability
 from .beliefs.modes import Spectrum, eigenmodes, sinusoid_r2
 from .beliefs.process import GaussianProcess
+from .beliefs.rare import rare_probability
 from .beliefs.removal import leave_out
 from .beliefs.similarity import cosine, influence, most_similar
 from .beliefs.symmetry import commutator
 from .errors import PriorscopeError, PriorscopeWarning
-from .generalization.compare import Verdict, compare
+from .generalization.audit import Audit, audit
+from .generalization.compare import Verdict, compare, probability_of
+from .generalization.crossover import Crossover, crossover
 from .generalization.datamodels import datamodelling_score
+from .generalization.diagnostic import Diagnostic, most_diagnostic
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
 from .kernels.empirical import EmpiricalNTK
 from .kernels.infinite import dual, infinite_width, kernel_map, rule
@@ -32,6 +36,9 @@ from .training.trajectory import Trajectory, trajectory
 from .version import __version__
 
 __all__ = [
+    "Audit",
+    "Crossover",
+    "Diagnostic",
     "EmpiricalNTK",
     "FunctionKernel",
     "Gaussian",
@@ -51,9 +58,11 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "__version__",
+    "audit",
     "commutator",
     "compare",
     "cosine",
+    "crossover",
     "data",
     "datamodelling_score",
     "drift",
@@ -65,8 +74,11 @@ __all__ = [
     "kernels",
     "leave_out",
     "linearize",
+    "most_diagnostic",
     "most_similar",
     "plot",
+    "probability_of",
+    "rare_probability",
     "report",
     "retrain",
     "rule",

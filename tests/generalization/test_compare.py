@@ -4,7 +4,11 @@ import pytest
 import torch
 
 import priorscope as ps
+from priorscope.beliefs.samples import Samples
+from priorscope.data.inputs import encode
 from priorscope.errors import DataError, IndistinguishableError, NotCoveredError
+from priorscope.generalization.candidates import Hypotheses
+from priorscope.generalization.compare import judged
 from tests.cases import mlp
 from tests.unchecked import messages
 
@@ -191,6 +195,133 @@ def test_two_verdicts_are_compared_by_identity():
     assert len({first, second}) == 2
 
 
+def test_candidates_as_functions_are_their_labels():
+    x, y, x_new, a, _ = problem()
+    ways = {"A": a, "first": lambda points: points[:, 0]}
+    given = ps.compare(PAIR, x, y, x_new, ways, T, samples=2000)
+    labels = ps.compare(PAIR, x, y, x_new, {"A": a, "first": x_new[:, 0]}, T, samples=2000)
+    assert given.to_dict() == labels.to_dict()
+    with pytest.raises(DataError, match=r"candidate 'A'.* a function that gave a list"):
+        ps.compare(PAIR, x, y, x_new, {"A": lambda points: [0.0] * len(points)}, T)
+    with pytest.raises(DataError, match=r"candidate 'A'.*for 4 points"):
+        ps.compare(PAIR, x, y, x_new, {"A": lambda points: points[:2, 0]}, T)
+
+
+def test_every_point_has_its_own_probability():
+    x, _, x_new, _, _ = problem(6, 3)
+    y, a = torch.tensor([1, -1, 1, 1, -1, -1]), torch.tensor([1, 1, -1])
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": -a}, T)
+    g = ps.trained_ensemble(PAIR, x, y, T)(x_new)
+    exact = torch.distributions.Normal(0.0, 1.0).cdf(a * g.mean / g.variance.sqrt())
+    assert (verdict.per_point["A"] - exact).abs().max() < 4 * 0.5 / 100_000**0.5
+    assert torch.allclose(verdict.per_point["A"] + verdict.per_point["B"], torch.ones(3))
+    assert verdict.agreement["A"] == pytest.approx(float(verdict.per_point["A"].mean()))
+
+
+def test_every_point_has_its_own_probability_for_classes_and_for_one_network():
+    x, _, x_new, _, _ = problem(9, 2)
+    y = torch.tensor([0, 1, 2] * 3)
+    verdict = ps.compare(PAIR, x, y, x_new, {"A": torch.tensor([0, 1]), "B": torch.tensor([1, 2])}, T)
+    law = ps.trained_ensemble(PAIR, x, torch.nn.functional.one_hot(y).double() - 1 / 3, T)(x_new)
+    for i, label in enumerate([1, 2]):
+        p, error = law.probability(lambda f, i=i, label=label: f[:, i].argmax(-1) == label, seed=4)
+        assert abs(float(verdict.per_point["B"][i]) - p) < 6 * error
+    model = mlp(3, 16, 1)
+    x, y, x_new, _, _ = problem()
+    path = ps.trajectory(ps.EmpiricalNTK(model), x, y, T, start=model)(x_new)
+    half = torch.cat([path[:2] + 0.1, path[2:] - 5])
+    one = ps.compare(ps.EmpiricalNTK(model), x, y, x_new, {"half": half, "rest": path + 2}, T, start=model)
+    assert one.per_point["half"].tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("rule", ["signs", "classes", "regression"])
+def test_margins_are_positive_where_a_candidate_is_realised(rule):
+    values = {"signs": torch.randn(3, 4, 1).sign(), "regression": torch.randn(3, 4, 2)}
+    classes = torch.nn.functional.one_hot(torch.randint(3, (3, 4)), 3) - 1 / 3
+    labels = encode(torch.randn(4), 4)
+    known = Hypotheses(("A", "B", "C"), values.get(rule, classes), rule, labels)
+    outputs = torch.randn(500, 4, known.values.shape[-1])
+    for i in range(3):
+        assert torch.equal(known.margins(outputs, i) >= 0, known.realises(outputs)[:, i])
+
+
+def test_what_no_sample_realises_is_looked_for_where_it_is():
+    x, _, x_new, _, _ = problem(6, 3)
+    y, a = torch.tensor([1, -1, 1, 1, -1, -1]), torch.tensor([1, 1, -1])
+    whole = ps.compare(PAIR, x, y, x_new, {"A": a, "B": -a}, T)
+    few = ps.compare(PAIR, x, y, x_new, {"A": a, "B": -a}, T, samples=10)
+    assert "from samples led there" in " ".join(few.notes)
+    for name in "AB":
+        low, high = few.intervals["realised"][name]
+        assert low < whole.realised[name] < high
+    assert few.neither == pytest.approx(1 - sum(few.realised.values()))
+
+
+def test_what_is_too_rare_or_too_dear_stays_counted_and_says_so():
+    x = torch.randn(5, 3)
+    y, away = torch.tensor([1, -1, 1, 1, -1]), torch.tensor([1, 1, 1])
+    near = x[:3] + 1e-4  # three points that the data decide
+    verdict = ps.compare(PAIR, x, y, near, {"data": y[:3], "away": away}, ps.Training(), samples=500)
+    assert verdict.realised["away"] == 0
+    assert verdict.intervals["realised"]["away"][1] > 0
+    assert "below 1e-09" in " ".join(verdict.notes)
+    many = torch.randn(600, 3)
+    a = torch.randn(600).sign()
+    verdict = ps.compare(PAIR, x, y, many, {"A": a, "B": -a}, T, samples=200)
+    assert "too many to look for it" in " ".join(verdict.notes)
+
+
+def test_a_law_of_samples_is_counted_and_has_no_density():
+    known = Hypotheses(
+        ("A", "B"), torch.tensor([[[1.0], [2.0]], [[-1.0], [0.0]]]), "regression", encode(torch.ones(2), 2)
+    )
+    values = torch.randn(3000, 2)
+    verdict = judged(Samples(values), known, torch.arange(2), (), samples=100_000, seed=0)
+    to_a = (values - torch.tensor([1.0, 2.0])).square().sum(1) < (values - torch.tensor([-1.0, 0.0])).square().sum(1)
+    assert verdict.nearest["A"] == float(to_a.double().mean())
+    assert "nearest" in verdict.intervals
+    assert verdict.log_density is None
+    assert "known by samples alone" in " ".join(verdict.notes)
+    assert "3000 networks" in " ".join(verdict.notes)
+
+
+def test_a_step_beyond_the_limit_warns_and_is_exact():
+    x, y, x_new, a, b = problem()
+    training = ps.Training(learning_rate=0.3, steps=4)
+    with pytest.warns(ps.PriorscopeWarning, match="beyond the limit"):
+        verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, training)
+    with pytest.warns(ps.PriorscopeWarning):
+        law = ps.trained_ensemble(PAIR, x, y, training)(x_new)
+    assert verdict.log_density["A"] == float(law.log_prob(a))
+
+
+def test_predicates_are_counted_and_led_to():
+    x, y, x_new, _, _ = problem()
+    law = ps.trained_ensemble(PAIR, x, y, T)(x_new)
+    p = ps.probability_of(PAIR, x, y, x_new, lambda f: f[:, 0] > f[:, 1], T)
+    mean, variance = law.project(torch.tensor([1.0, -1.0, 0.0, 0.0]))
+    exact = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor(mean / variance**0.5))
+    assert p.interval[0] < exact < p.interval[1]
+    far = float(law.mean[0] + 5.5 * law.variance[0].sqrt())
+    beyond = ps.probability_of(PAIR.on(x), y, x_new, lambda f: f[:, 0] >= far, T)
+    assert (beyond.p, beyond.interval[0], beyond.effective) == (0, 0, None)
+    led = ps.probability_of(PAIR, x, y, x_new, lambda f: f[:, 0] >= far, T, score=lambda f: f[:, 0] - far)
+    assert led.interval[0] < 1.899e-8 < led.interval[1]
+    with pytest.raises(DataError, match="exactly where the predicate holds"):
+        ps.probability_of(PAIR, x, y, x_new, lambda f: f[:, 0] >= far, T, score=lambda f: f[:, 0])
+    with pytest.raises(DataError, match=r"returned \(100000, 4\)"):
+        ps.probability_of(PAIR, x, y, x_new, lambda f: f > 0, T)
+    with pytest.raises(NotCoveredError, match="one kernel and no network"):
+        ps.probability_of(PAIR.ntk, x, y, x_new, lambda f: f[:, 0] > 0, T)
+
+
+def test_a_verdict_shows_itself_as_a_table():
+    x, y, x_new, a, b = problem()
+    html = ps.compare(PAIR, x, y, x_new, {"A<": a, "B": b}, T, samples=100)._repr_html_()
+    assert "A&lt;" in html
+    assert "neither" in html
+
+
 UNCHECKED = """
 import torch
 import priorscope as ps
@@ -233,3 +364,22 @@ def test_a_limit_knows_how_many_classes_its_network_has():
     assert abs(verdict.realised["A"] - p) < 6 * error + 1e-4
     with pytest.raises(DataError, match="outputs"):
         ps.compare(limit, x, y, x_new, {"A": torch.tensor([0, 7]), "B": torch.tensor([1, 2])}, T)
+
+
+def test_mini_batches_alone_are_random_for_one_given_network():
+    """Against really trained copies of a network linear in its parameters, over the draws of its batches."""
+    generator = torch.Generator().manual_seed(5)
+    x, x_new = torch.randn(12, 3, generator=generator), torch.randn(2, 3, generator=generator)
+    y = torch.sign(x[:, 0] + 0.3 * torch.randn(12, generator=generator))
+    model = torch.nn.Linear(3, 1).double()
+    training = ps.Training(learning_rate=0.02, steps=33, batch_size=5)
+    runs = [ps.train(model, x, y, training, record=x_new, at=[], seed=seed).outputs[-1, :, 0] for seed in range(300)]
+    ends = torch.stack(runs)
+    middle = ends.mean(0)
+    candidates = {"above": middle + 0.05 * ends.std(0), "below": middle - 0.05 * ends.std(0)}
+    verdict = ps.compare(ps.EmpiricalNTK(model), x, y, x_new, candidates, training, start=model)
+    assert not verdict.deterministic
+    above = (ends - candidates["above"]).square().sum(1) < (ends - candidates["below"]).square().sum(1)
+    share = float(above.double().mean())
+    assert abs(verdict.nearest["above"] - share) < 4 * (0.25 / 300) ** 0.5
+    assert 0.1 < share < 0.9

@@ -147,3 +147,30 @@ def test_neighbours_carry_their_numbers(line):
     assert np.allclose(ax.images[0].get_array(), near.cosine)
     assert [text.get_text() for text in ax.texts] == [str(i) for i in near.index.flatten().tolist()]
     assert not ps.plot.similarity(ps.most_similar(ps.kernels.RBF(), x, torch.randn(100, 1), k=5)).texts
+
+
+def test_an_audit_is_a_table_of_numbers():
+    x, x_new, y = torch.randn(6, 3), torch.randn(3, 3), torch.tensor([1, -1, 1, 1, -1, -1])
+    pairs = {f"length {s}": ps.KernelPair(ps.kernels.RBF(s), ps.kernels.RBF(s)) for s in (0.5, 2.0)}
+    ways = {"A": torch.tensor([1, 1, -1]), "B": torch.tensor([-1, -1, 1])}
+    result = ps.audit(pairs, x, y, x_new, ways, samples=2000)
+    ax = ps.plot.audit(result)
+    assert np.allclose(ax.images[0].get_array(), result.realised)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(pairs)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B", "neither"]
+    shown = [text.get_text().strip() for text in ax.texts]
+    assert f"{float(result.realised[1, 2]):.3f}" in shown
+    assert ps.plot.audit(result, ax) is ax
+
+
+@pytest.mark.parametrize("kind", ["realised", "nearest"])
+def test_a_crossover_is_a_curve_for_each_hypothesis(kind):
+    b = torch.tensor([[0.1, 0.4, 0.9], [0.2, 0.6, 0.8]])
+    both = torch.stack([0.9 - b, b], -1)
+    result = ps.Crossover(("A", "B"), torch.tensor([0, 5, 10]), both, both, torch.full((2, 3), 0.1))
+    ax = ps.plot.crossover(result, kind=kind)
+    assert np.allclose(ax.lines[1].get_ydata(), b.mean(0))
+    crossing = result.crossing(kind=kind)
+    assert ax.lines[-1].get_xdata()[0] == crossing.number
+    assert f"{crossing.number:.1f} examples" in ax.get_title()
+    assert len(ax.get_legend().get_texts()) == (3 if kind == "realised" else 2)

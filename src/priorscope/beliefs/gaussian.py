@@ -31,13 +31,15 @@ def clopper_pearson(hits: int, samples: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Probability(Result):
-    """A probability that was counted in samples. It unpacks as (p, standard error).
+    """A probability from samples. It unpacks as (p, standard error).
 
     Args:
-        p: hits / samples.
+        p: hits / samples, where it was counted.
         standard_error: √(p(1 − p)/samples); 0 where p is 0 or 1, which is why there is an interval.
-        interval: the 99 % interval of Clopper and Pearson (1934); never of zero width.
+        interval: the 99 % interval, never of zero width; of a count that of Clopper and Pearson (1934).
         samples: how many were drawn.
+        effective: where samples were led to a rare set (`rare_probability`): how many hits a plain count would have
+            had to see to be as sure. None where it was counted.
 
     >>> certain = Probability.counted(100, 100)
     >>> certain.p, round(certain.interval[0], 3), certain.interval[1]
@@ -48,6 +50,7 @@ class Probability(Result):
     standard_error: float
     interval: tuple[float, float]
     samples: int
+    effective: float | None = None
 
     @classmethod
     def counted(cls, hits: int, samples: int) -> "Probability":

@@ -6,11 +6,9 @@ from typing import Any
 from torch import nn
 
 from .. import data
-from ..errors import DataError
 from ..network.specs import model_maker
 from ..report import report
-from ..training.training import Training
-from . import law
+from . import law, training
 
 MOST = 1000
 """Training points taken from larger data sets, unless --train says more."""
@@ -42,15 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--train", type=int, help=f"number of training points (4/5 of the data, at most {MOST})")
     add("--test", type=int, help="number of test points (a quarter of the training points)")
     law.add_arguments(parser)
-    training = parser.add_argument_group("training (default: plain descent at half the step limit)")
-    training.add_argument("--optimizer", default="sgd", help="sgd, or any torch optimizer (outside the theory)")
-    training.add_argument("--loss", choices=["half_sse", "mse", "cross_entropy"], default="half_sse", help="loss")
-    training.add_argument("--learning-rate", type=float, help="of one step")
-    training.add_argument("--steps", type=int, help="number of steps")
-    training.add_argument("--momentum", type=float, default=0.0, help="heavy-ball momentum")
-    training.add_argument("--nesterov", action="store_true", help="Nesterov's momentum")
-    training.add_argument("--batch-size", type=int, help="mini-batches (predicted to first order)")
-    training.add_argument("--weight-decay", type=float, default=0.0, help="towards the start")
+    training.add_arguments(parser, "plain descent at half the step limit")
     add("--widths", type=_widths, default=WIDTHS, help="widths to measure the distance from the prediction at")
     add("--seed", type=int, default=0, help="of the split, the weights and the batches")
     add("--quiet", action="store_true", help="no progress bars")
@@ -88,7 +78,7 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
     return report(
         make(),
         split,
-        training=_training(arguments),
+        training=training.stated(arguments),
         init=init,
         out=out,
         make=make if maker.takes_width else None,
@@ -98,26 +88,4 @@ def make_report(arguments: argparse.Namespace, out: str) -> Any:
         description=maker.source,
         seed=arguments.seed,
         progress=not arguments.quiet,
-    )
-
-
-def _training(arguments: argparse.Namespace) -> Training | None:
-    plain = arguments.optimizer.lower() == "sgd" and arguments.loss == "half_sse" and arguments.batch_size is None
-    if plain and arguments.learning_rate is None and arguments.steps is None:
-        if arguments.momentum or arguments.weight_decay or arguments.nesterov:
-            raise DataError(
-                "--momentum, --nesterov and --weight-decay", "have no learning rate", "Give --learning-rate and --steps"
-            )
-        return None
-    if arguments.learning_rate is None or arguments.steps is None:
-        raise DataError("the training", "is not fully stated", "Give both --learning-rate and --steps")
-    return Training(
-        loss=arguments.loss,
-        learning_rate=arguments.learning_rate,
-        momentum=arguments.momentum,
-        nesterov=arguments.nesterov,
-        weight_decay=arguments.weight_decay,
-        batch_size=arguments.batch_size,
-        steps=arguments.steps,
-        optimizer=arguments.optimizer,
     )

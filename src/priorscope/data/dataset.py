@@ -66,6 +66,43 @@ class Split:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What standardises points by the training points' statistics: numeric columns one by one, images as a whole.
+
+    notes: what it does, in words.
+    """
+
+    mean: Tensor
+    size: Tensor
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, raw: Tensor, dataset: Dataset) -> "Scale":
+        """Of these training points."""
+        if dataset.is_image:
+            mean, size = raw.mean(), raw.std()
+            note = "pixels minus their mean, over their standard deviation (one of each, of the training images)"
+        else:
+            mean, size = raw.mean(0), raw.std(0, unbiased=False)
+            if dataset.numeric is not None:
+                mean, size = torch.where(dataset.numeric, mean, 0.0), torch.where(dataset.numeric, size, 1.0)
+            note = "numeric columns standardised by the training points' mean and standard deviation"
+        return cls(mean, torch.where(size > 0, size, 1.0), (note,))
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return (raw - self.mean) / self.size
+
+
+def target_scale(y: Tensor, dataset: Dataset) -> tuple[float, float]:
+    """Mean and standard deviation of the training points' numbers; a DataError where they do not vary."""
+    centre, spread = float(y.mean()), float(y.std(unbiased=False))
+    if not spread > 0:
+        place = f"the target of {dataset.name}"
+        raise DataError(place, "is constant on the training points", "Choose another target")
+    return centre, spread
+
+
 def split(dataset: Dataset, train: int | None = None, test: int | None = None, seed: int = 0) -> Split:
     """Shuffles, splits and standardises: numeric columns one by one, images by one mean and one size.
 
@@ -83,24 +120,13 @@ def split(dataset: Dataset, train: int | None = None, test: int | None = None, s
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     chosen, held_out = order[:train], order[train : train + test]
     raw, raw_test = dataset.x[chosen], dataset.x[held_out]
-    if dataset.is_image:
-        mean, size = raw.mean(), raw.std()
-        notes = ["pixels minus their mean, over their standard deviation (one of each, of the training images)"]
-    else:
-        mean, size = raw.mean(0), raw.std(0, unbiased=False)
-        if dataset.numeric is not None:
-            mean, size = torch.where(dataset.numeric, mean, 0.0), torch.where(dataset.numeric, size, 1.0)
-        notes = ["numeric columns standardised by the training points' mean and standard deviation"]
-    size = torch.where(size > 0, size, 1.0)
+    scale = Scale.of(raw, dataset)
+    notes = list(scale.notes)
     y, y_test = dataset.y[chosen], dataset.y[held_out]
     if dataset.task == "regression":
-        centre, spread = y.mean(), y.std(unbiased=False)
-        if not float(spread) > 0:
-            raise DataError(
-                f"the target of {dataset.name}", "is constant on the training points", "Choose another target"
-            )
+        centre, spread = target_scale(y, dataset)
         y, y_test = (y - centre) / spread, (y_test - centre) / spread
-        notes.append(f"the target standardised ({dataset.target} = {float(centre):.4g} + {float(spread):.4g}·y)")
+        notes.append(f"the target standardised ({dataset.target} = {centre:.4g} + {spread:.4g}·y)")
     elif bool((y == y[0]).all()):
         raise DataError(
             f"the target of {dataset.name}",
@@ -109,9 +135,9 @@ def split(dataset: Dataset, train: int | None = None, test: int | None = None, s
         )
     return Split(
         dataset,
-        (raw - mean) / size,
+        scale(raw),
         y,
-        (raw_test - mean) / size,
+        scale(raw_test),
         y_test,
         raw,
         raw_test,

@@ -76,6 +76,21 @@ def loaded(x: Inputs) -> Inputs:
     return tree_map(lambda leaf: _read(leaf, slice(None)) if is_array(leaf) else leaf, x)
 
 
+def joined(*parts: Inputs) -> Inputs:
+    """Several inputs of one structure as one, one after the other; flags and numbers beside them are the first's."""
+
+    def one(*same: Any) -> Any:
+        if not has_points(same[0]):
+            return same[0]
+        try:
+            return torch.cat(same)
+        except (RuntimeError, TypeError) as error:
+            shapes = " and ".join(str(tuple(leaf.shape)) for leaf in same)
+            raise DataError("the inputs", f"of shapes {shapes} cannot be joined", "Give points of one kind") from error
+
+    return tree_map(one, *map(loaded, parts))
+
+
 def pieces(leaf: Any) -> Iterator[Tensor]:
     """A tensor as it is; an array in pieces of so many points as fit into BYTES_AT_ONCE, one after the other."""
     if isinstance(leaf, Tensor):

@@ -46,22 +46,41 @@ def load(
 
 
 def _read_csv(path: Path, target: str | None, task: str | None) -> Dataset:
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(str(path), f"is not a readable CSV ({error})", "Give a CSV with one header line") from error
-    columns = ", ".join(map(str, table.columns[:12]))
+    table = read_table(str(path))
     if target is None:
+        columns = ", ".join(map(str, table.columns[:12]))
         raise DataError(str(path), "needs a target", f"Name the column to predict; columns are {columns}")
-    if target not in table.columns:
-        raise DataError(str(path), f"has no column {target!r}", f"Columns are {columns}")
+    return dataset_of(table, path, target, task)
+
+
+def read_table(source: str) -> pd.DataFrame:
+    """A CSV as it is."""
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(source, "does not exist", "Give the path of a .csv file")
+    try:
+        return pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(source, f"is not a readable CSV ({error})", "Give a CSV with one header line") from error
+
+
+def check_table(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The table itself, if it has rows and no missing values."""
     if table.empty:
-        raise DataError(str(path), "has no rows", "Give at least two rows")
+        raise DataError(source, "has no rows", "Give at least two rows")
     holes = table.isna().sum()
     if holes.any():
         listed = ", ".join(f"{name} ({number})" for name, number in holes[holes > 0].items())
-        raise DataError(str(path), f"has missing values in {listed}", "Fill them or drop those rows first")
-    inputs = table.drop(columns=target)
+        raise DataError(source, f"has missing values in {listed}", "Fill them or drop those rows first")
+    return table
+
+
+def dataset_of(table: pd.DataFrame, path: Path, target: str, task: str | None) -> Dataset:
+    """A table with a target as points and labels."""
+    if target not in table.columns:
+        columns = ", ".join(map(str, table.columns[:12]))
+        raise DataError(str(path), f"has no column {target!r}", f"Columns are {columns}")
+    inputs = check_table(table, str(path)).drop(columns=target)
     if inputs.empty:
         raise DataError(str(path), "has no column besides the target", "Give at least one input column")
     is_number = [pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d) for d in inputs.dtypes]

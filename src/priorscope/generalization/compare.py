@@ -4,73 +4,39 @@ Every probability is of what trained networks do, so it comes from the trained e
 Gaussian process with the NTK as covariance.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
-from scipy.stats import norm
 from torch import Tensor
 
 from ..beliefs.gaussian import Gaussian, Probability
-from ..beliefs.similarity import indistinguishable
-from ..data.inputs import Inputs, Labels, check_inputs, count, encode, take
-from ..errors import DataError, IndistinguishableError, NotCoveredError, PriorscopeError, SingularKernelError
+from ..beliefs.law import Law
+from ..beliefs.rare import rare_probability
+from ..data.inputs import Inputs, check_inputs, count
+from ..errors import DataError, NotCoveredError, PriorscopeError, SingularKernelError
 from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.kernel import Kernel
 from ..kernels.pair import KernelPair
-from ..results import Result
 from ..training.ensemble import trained_ensemble
 from ..training.noise import has_noise
 from ..training.training import Training
 from ..training.trajectory import trajectory
+from .candidates import (
+    Candidate,
+    Hypotheses,
+    check_candidates,
+    check_different,
+    distinguishable,
+    hypotheses,
+    kept_points,
+)
+from .counting import FEW_HITS, counted, drawn, nearest_of_two, realised
+from .verdict import Verdict
 
-Rule = Literal["regression", "signs", "classes"]
-Interval = tuple[float, float]
-CHUNK = 20_000_000
-"""Sampled numbers held at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict(Result):
-    """Which of several candidate labellings of the test points a trained network takes.
-
-    nearest: probability that this candidate is the nearest to the network in the joint test labels; sums to 1.
-    realised: probability that the network realises it: at every test point it is at least as near to it as to
-        every other candidate; for classes: the same argmax; for candidates that are all ±1: the same sign.
-    neither: 1 − the sum of `realised`.
-    agreement: expected share of test points at which the network has the candidate's class or sign, or is at least
-        as near to it as to every other candidate.
-    log_density: of the candidate under the trained ensemble; None for one given network, or a singular ensemble.
-    intervals: 99 % Clopper-Pearson intervals of what was sampled, {"realised": {name: (low, high)}, ...}.
-    rule: by what a candidate is realised. kept: the test points compared. deterministic: one given network's verdict.
-    trust: how far the verdict deserves belief, in [0, 1]; None, with `trust_reason`, until it is assessed.
-    notes: what was decided on the way, in words.
-    """
-
-    nearest: dict[str, float]
-    realised: dict[str, float]
-    neither: float
-    agreement: dict[str, float]
-    log_density: dict[str, float] | None
-    intervals: dict[str, dict[str, Interval]]
-    rule: str
-    kept: Tensor
-    deterministic: bool
-    notes: tuple[str, ...]
-    trust: float | None = None
-    trust_reason: str = "not assessed: no measure of the network's distance from the theory was taken"
-
-    @property
-    def probability(self) -> dict[str, float]:
-        """An alias of `nearest`."""
-        return self.nearest
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.nearest)
+__all__ = ["Verdict", "compare", "probability_of"]
 
 
 @takes_kernel_on_data
@@ -79,7 +45,7 @@ def compare(
     x: Inputs,
     y: Tensor,
     x_new: Inputs,
-    candidates: Mapping[str, Tensor],
+    candidates: Mapping[str, Candidate],
     training: Training = Training(),
     start: Any = None,
     *,
@@ -90,15 +56,16 @@ def compare(
     """Ranks candidate labels of the test points by what trained networks do.
 
     For two candidates, d = y_A − y_B, `nearest` is Φ((dᵀμ − (|y_A|² − |y_B|²)/2) / √(dᵀΣd)), where μ and Σ are the
-    trained ensemble's at the test points; everything else is sampled from it.
+    trained ensemble's at the test points; everything else is sampled from it. What fewer than 10 sampled networks
+    realise is found by samples that are led there (`rare_probability`), down to 1e-9; the notes say so.
 
     Args:
         kernel: a KernelPair (networks drawn from an initialisation); or, with `start`, the NTK of one network.
         x, y: n training points and their labels, (n,), (n, o), or integer classes.
         x_new: m test points.
-        candidates: {name: labels of the test points}, each like y.
+        candidates: {name: labels of the test points}, each like y; or functions x_new -> such labels.
         training: the training really used.
-        start: one given network; its outcome is deterministic.
+        start: one given network; its outcome is deterministic, or with mini-batches random by their draw alone.
         duplicates: test points that the kernel cannot tell from a training point raise, or are dropped.
         samples: number of networks sampled from the ensemble.
 
@@ -111,45 +78,93 @@ def compare(
     check_inputs(x, "x")
     check_inputs(x_new, "x_new")
     ntk = kernel.ntk if isinstance(kernel, KernelPair) else kernel
-    labels, encoded, rule = _encode(y, count(x), candidates, count(x_new), ntk.outputs(x))
-    kept, notes = _kept(kernel, x, x_new, duplicates)
-    chosen = torch.stack([each.values for each in encoded.values()])[:, kept]  # (j, m, o)
-    _check_different(list(candidates), chosen)
-    targets = labels.values[:, 0] if labels.flat else labels.values
+    known = hypotheses(y, count(x), candidates, x_new, ntk.outputs(x))
+    kept, notes = distinguishable(kernel, x, x_new, duplicates)
+    chosen, points = check_different(known.at(kept)), kept_points(x_new, kept)
     if start is not None:
-        path = trajectory(ntk, x, targets, training, start=start)
-        outputs = path(take(x_new, kept)).reshape(1, *chosen.shape[1:])
-        _check_finite(training, path.step_limit, outputs)
-        kind = "that of the mean over mini-batches" if has_noise(training, count(x)) else "deterministic"
-        notes += (*path.notes, f"one given network: its outcome is {kind}")
-        return _deterministic(list(candidates), outputs, chosen, rule, kept, notes)
+        path = trajectory(ntk, x, chosen.targets, training, start=start)
+        outputs = path(points)
+        check_finite(training, path.step_limit, outputs)
+        if has_noise(training, count(x)):
+            notes += (*path.notes, "one given network: its mini-batches alone are random")
+            return judged(replace(path.noise(points), mean=outputs), chosen, kept, notes, samples, seed)
+        notes += (*path.notes, "one given network: its outcome is deterministic")
+        return _deterministic(chosen, outputs.reshape(1, *chosen.values.shape[1:]), kept, notes)
+    law, told = trained_law(kernel, x, chosen.targets, points, training)
+    return judged(law, chosen, kept, notes + told, samples, seed)
+
+
+@takes_kernel_on_data
+def probability_of(
+    pair: KernelPair | Kernel,
+    x: Inputs,
+    y: Tensor,
+    x_new: Inputs,
+    predicate: Callable[[Tensor], Tensor],
+    training: Training = Training(),
+    *,
+    score: Callable[[Tensor], Tensor] | None = None,
+    samples: int = 100_000,
+    seed: int = 0,
+) -> Probability:
+    """With which probability a trained network does what a predicate says, with an interval that is never zero wide.
+
+    Args:
+        pair: both kernels of the network.
+        x, y: n training points and their labels, (n,), (n, o), or integer classes (one-hot − 1/C is then trained).
+        x_new: m test points.
+        predicate: gets sampled networks' outputs at x_new, (s, m) or (s, m, o), like y; returns (s,) booleans.
+        training: the training really used.
+        score: gets the same and returns (s,) numbers, at least 0 exactly where the predicate holds, and the larger
+            the nearer to that; where fewer than 10 samples hold, it leads further ones there.
+        samples: number of networks sampled from the ensemble.
+
+    Returns:
+        A `Probability`: unpacks as (p, standard error); `.interval` is the 99 % interval.
+
+    Raises:
+        DataError: a predicate or a score of another shape, or that contradict each other.
+        NotCoveredError: for a lone kernel, and for a training that predictions do not cover.
+
+    >>> from priorscope.kernels import RBF
+    >>> x, y, x_new = torch.tensor([[0.0], [1.0]]), torch.tensor([1.0, -1.0]), torch.tensor([[0.1], [0.2]])
+    >>> falls = probability_of(KernelPair(RBF(), RBF()), x, y, x_new, lambda f: f[:, 0] > f[:, 1])
+    >>> falls.p > 0.99
+    True
+    """
+    if not callable(predicate):
+        raise DataError("predicate", f"is a {type(predicate).__name__}", "Give a function of samples, (s, m) -> (s,)")
+    _check_training(training, samples)
+    check_inputs(x_new, "x_new")
+    law, _ = trained_law(pair, x, y, x_new, training)
+    plain = law.probability(predicate, samples=samples, seed=seed)
+    if score is None or plain.p * plain.samples >= FEW_HITS or not isinstance(law, Gaussian):
+        return plain
+    for part in drawn(law, 1000, seed, law.mean.numel()):
+        outputs = part.to(law.mean.dtype)
+        if not torch.equal(predicate(outputs), score(outputs) >= 0):
+            raise DataError("the score", "is not at least 0 exactly where the predicate holds", "Make them agree")
+    return rare_probability(law, score, seed=seed)
+
+
+def trained_law(
+    kernel: Kernel | KernelPair, x: Inputs, y: Tensor, x_new: Inputs, training: Training
+) -> tuple[Law, tuple[str, ...]]:
+    """The law of trained networks at new points, finite, and what a reader of it should know."""
     if not isinstance(kernel, KernelPair):
         raise NotCoveredError(
             "compare",
             "has one kernel and no network: the NTK alone does not say how networks are drawn",
             "Give a KernelPair (infinite_width(model)), or start=model for one given network",
         )
-    ensemble = trained_ensemble(kernel, x, targets, training)
-    law = ensemble(take(x_new, kept))
-    _check_finite(training, ensemble.step_limit, law.mean, law.matrix)
-    return _sampled(list(candidates), law, chosen, rule, kept, notes + ensemble.notes, samples, seed)
+    ensemble = trained_ensemble(kernel, x, y, training)
+    law = ensemble(x_new)
+    check_finite(training, ensemble.step_limit, law.mean, law.variance)
+    return law, ensemble.notes
 
 
-def _check_arguments(candidates: Any, training: Any, duplicates: Any, samples: Any) -> None:
-    if not isinstance(candidates, Mapping):
-        cause = f"are a {type(candidates).__name__}, not a mapping"
-        raise DataError("candidates", cause, "Give {name: labels of the test points}")
-    if not candidates:
-        raise DataError("candidates", "are empty", "Give {name: labels of the test points}")
-    if not isinstance(training, Training):
-        raise PriorscopeError("training", f"is a {type(training).__name__}", "Give a Training(...)")
-    if duplicates not in ("raise", "drop"):
-        raise DataError("duplicates", f"is {duplicates!r}", 'Give "raise" or "drop"')
-    if not isinstance(samples, Integral) or samples < 1:
-        raise DataError("samples", f"is {samples!r}", "Give a whole number of at least 1")
-
-
-def _check_finite(training: Training, limit: float, *values: Tensor) -> None:
+def check_finite(training: Training, limit: float, *values: Tensor) -> None:
+    """Raises NotCoveredError for predictions of a descent that has left all finite numbers."""
     if not all(bool(torch.isfinite(each).all()) for each in values):
         rate = training.learning_rate if training.schedule is None else training.largest_rate
         raise NotCoveredError(
@@ -159,171 +174,91 @@ def _check_finite(training: Training, limit: float, *values: Tensor) -> None:
         )
 
 
-def _encode(
-    y: Tensor, points: int, candidates: Mapping[str, Tensor], new_points: int, outputs: int | None
-) -> tuple[Labels, dict[str, Labels], Rule]:
-    classes = None
-    labels = encode(y, points)
-    if labels.classes is not None:
-        integers = [
-            c for c in candidates.values() if isinstance(c, Tensor) and c.ndim == 1 and not c.is_floating_point()
-        ]
-        named = max([labels.classes, *(int(c.max()) + 1 for c in integers if len(c))])
-        if outputs is not None and named > outputs:
-            raise DataError(
-                "y and the candidates", f"name {named} classes, the model has {outputs} outputs", "Match them"
-            )
-        classes = named if outputs is None else outputs
-        labels = encode(y, points, classes)
-    signs = _are_signs(labels)
-    encoded = {
-        name: encode(candidate, new_points, classes, name=f"the candidate {name!r}", signs=signs)
-        for name, candidate in candidates.items()
+def judged(law: Law, chosen: Hypotheses, kept: Tensor, notes: tuple[str, ...], samples: int, seed: int) -> Verdict:
+    """The verdict of a law on hypotheses at its points."""
+    counts = counted(law, chosen, samples, seed)
+    found, told = realised(law, chosen, counts, seed)
+    nearest = counts.nearest / counts.samples
+    total = min(counts.samples, int(counts.realised.sum()))
+    intervals = {
+        "nearest": _intervals(chosen.names, counts.nearest, counts.samples),
+        "realised": {name: each.interval for name, each in found.items()},
+        "neither": {"neither": Probability.counted(counts.samples - total, counts.samples).interval},
     }
-    for name, candidate in encoded.items():
-        if candidate.outputs != labels.outputs or (candidate.classes is None) != (labels.classes is None):
-            raise DataError(
-                f"the candidate {name!r}",
-                f"has {candidate.outputs} outputs{' of classes' if candidate.classes else ''}, y has {labels.outputs}",
-                "Give labels of the same kind as y",
-            )
-    if labels.classes is not None:
-        return labels, encoded, "classes"
-    return labels, encoded, "signs" if all(map(_are_signs, encoded.values())) else "regression"
-
-
-def _are_signs(labels: Labels) -> bool:
-    return labels.outputs == 1 and bool((labels.values.abs() == 1).all())
-
-
-def _kept(kernel: Kernel | KernelPair, x: Inputs, x_new: Inputs, duplicates: str) -> tuple[Tensor, tuple[str, ...]]:
-    ntk = kernel.ntk if isinstance(kernel, KernelPair) else kernel
-    same = indistinguishable(ntk, x, x_new)
-    points = torch.arange(count(x_new))
-    if not bool(same.any()):
-        return points, ()
-    listed = ", ".join(str(int(i)) for i in points[same][:6]) + (" ..." if int(same.sum()) > 6 else "")
-    if duplicates == "raise":
-        raise IndistinguishableError(
-            f"x_new[{listed}]",
-            "the kernel cannot tell these test points from training points, so any other label is impossible",
-            'Remove them, or give duplicates="drop"',
-        )
-    if bool(same.all()):
-        raise IndistinguishableError("x_new", "holds only training points", "Give test points outside the training set")
-    return points[~same], (f"{int(same.sum())} test points dropped that the kernel cannot tell from training points",)
-
-
-def _check_different(names: list[str], chosen: Float[Tensor, "j m o"]) -> None:
-    for i, a in enumerate(names):
-        for j in range(i):
-            if torch.equal(chosen[i], chosen[j]):
-                raise DataError(
-                    f"the candidates {names[j]!r} and {a!r}", "are equal at every test point", "Give different labels"
-                )
-
-
-def _realises(outputs: Float[Tensor, "s m o"], chosen: Float[Tensor, "j m o"], rule: Rule) -> Bool[Tensor, "s j m"]:
-    """Whether each network, at each test point, does what each candidate says."""
-    if rule == "signs":
-        return torch.sign(outputs)[:, None, :, 0] == chosen[None, :, :, 0]
-    if rule == "classes":
-        return outputs.argmax(-1)[:, None] == chosen.argmax(-1)[None]
-    distances = (outputs[:, None] - chosen[None]).square().sum(-1)
-    return distances <= distances.amin(1, keepdim=True)
-
-
-def _squared_distances(outputs: Float[Tensor, "s m o"], chosen: Float[Tensor, "j m o"]) -> Float[Tensor, "s j"]:
-    """Of each network to each candidate, up to what is common to all candidates."""
-    return chosen.square().sum((1, 2)) - 2 * torch.einsum("smo,jmo->sj", outputs, chosen)
-
-
-def _deterministic(
-    names: list[str], outputs: Tensor, chosen: Tensor, rule: Rule, kept: Tensor, notes: tuple[str, ...]
-) -> Verdict:
-    outputs = outputs.to(torch.float64)
-    at_points = _realises(outputs, chosen, rule)[0]
-    distances = _squared_distances(outputs, chosen)[0]
-    winners = distances <= distances.min()
-    nearest = winners.to(torch.float64) / winners.sum()
-    realised = at_points.all(-1).to(torch.float64)
+    if len(chosen.names) == 2 and isinstance(law, Gaussian):
+        first, decided = nearest_of_two(law, chosen)
+        nearest = torch.tensor([first, 1 - first])
+        del intervals["nearest"]
+        notes += ("nearest of two candidates: in closed form", *decided)
+    density, without = _log_density(law, chosen)
     return Verdict(
-        nearest=_by_name(names, nearest),
-        realised=_by_name(names, realised),
+        nearest=_by_name(chosen.names, nearest),
+        realised={name: each.p for name, each in found.items()},
+        neither=max(0.0, 1.0 - sum(each.p for each in found.values())),
+        agreement=_by_name(chosen.names, counts.at_points.mean(-1) / counts.samples),
+        per_point=dict(zip(chosen.names, counts.at_points / counts.samples, strict=True)),
+        log_density=density,
+        intervals=intervals,
+        rule=chosen.rule,
+        kept=kept,
+        deterministic=False,
+        notes=(*notes, *without, f"{counts.samples} networks sampled from the ensemble", *told),
+    )
+
+
+def _deterministic(chosen: Hypotheses, outputs: Tensor, kept: Tensor, notes: tuple[str, ...]) -> Verdict:
+    outputs = outputs.to(torch.float64)
+    at_points = chosen.realises(outputs)[0].to(torch.float64)
+    distances = chosen.distances(outputs)[0]
+    winners = distances <= distances.min()
+    realised = (at_points == 1).all(-1).to(torch.float64)
+    return Verdict(
+        nearest=_by_name(chosen.names, winners.to(torch.float64) / winners.sum()),
+        realised=_by_name(chosen.names, realised),
         neither=max(0.0, 1.0 - float(realised.sum())),
-        agreement=_by_name(names, at_points.to(torch.float64).mean(-1)),
+        agreement=_by_name(chosen.names, at_points.mean(-1)),
+        per_point=dict(zip(chosen.names, at_points, strict=True)),
         log_density=None,
         intervals={},
-        rule=rule,
+        rule=chosen.rule,
         kept=kept,
         deterministic=True,
         notes=notes,
     )
 
 
-def _sampled(
-    names: list[str],
-    law: Gaussian,
-    chosen: Tensor,
-    rule: Rule,
-    kept: Tensor,
-    notes: tuple[str, ...],
-    samples: int,
-    seed: int,
-) -> Verdict:
-    j, m, o = chosen.shape
-    (won, realised, agreed), done = torch.zeros(3, j, dtype=torch.float64), 0
-    chunk = max(1, min(samples, CHUNK // (m * o * j)))
-    while done < samples:
-        size = min(chunk, samples - done)
-        outputs = law.sample(size, seed=seed + done).reshape(size, m, o).to(torch.float64)
-        at_points = _realises(outputs, chosen, rule)
-        realised += at_points.all(-1).sum(0)
-        agreed += at_points.to(torch.float64).mean(-1).sum(0)
-        won += torch.bincount(_squared_distances(outputs, chosen).argmin(1), minlength=j)
-        done += size
-    intervals = {
-        "nearest": {n: Probability.counted(int(k), samples).interval for n, k in zip(names, won, strict=True)},
-        "realised": {n: Probability.counted(int(k), samples).interval for n, k in zip(names, realised, strict=True)},
-        "neither": {"neither": Probability.counted(max(0, samples - int(realised.sum())), samples).interval},
-    }
-    nearest = won / samples
-    if j == 2:
-        first, decided = _closed_form(law, chosen)
-        nearest = torch.tensor([first, 1 - first])
-        del intervals["nearest"]
-        notes += ("nearest of two candidates: in closed form", *decided)
+def _log_density(law: Law, chosen: Hypotheses) -> tuple[dict[str, float] | None, tuple[str, ...]]:
+    if not isinstance(law, Gaussian):
+        return None, ("no log-density: the law is known by samples alone",)
     try:
-        density = {n: float(law.log_prob(c.reshape(law.mean.shape))) for n, c in zip(names, chosen, strict=True)}
+        values = (float(law.log_prob(each.reshape(law.mean.shape))) for each in chosen.values)
+        return dict(zip(chosen.names, values, strict=True)), ()
     except SingularKernelError as error:
-        density, notes = None, (*notes, f"no log-density: {error.cause}")
-    return Verdict(
-        nearest=_by_name(names, nearest),
-        realised=_by_name(names, realised / samples),
-        neither=max(0.0, 1.0 - float(realised.sum()) / samples),
-        agreement=_by_name(names, agreed / samples),
-        log_density=density,
-        intervals=intervals,
-        rule=rule,
-        kept=kept,
-        deterministic=False,
-        notes=(*notes, f"{samples} networks sampled from the ensemble"),
-    )
+        return None, (f"no log-density: {error.cause}",)
 
 
-def _closed_form(law: Gaussian, chosen: Tensor) -> tuple[float, tuple[str, ...]]:
-    """P(nearer to the first of two candidates), and what was decided by the mean."""
-    d = chosen[0] - chosen[1]
-    mean, variance = law.project(d.reshape(law.mean.shape))
-    margin = mean - float(chosen[0].square().sum() - chosen[1].square().sum()) / 2
-    scale = float(d.square().sum()) * float(law.variance.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
-    if variance > 1e-13 * scale:
-        return float(norm.cdf(margin / variance**0.5)), ()
-    return (
-        0.5 if margin == 0 else float(margin > 0),
-        ("the ensemble does not vary between the two candidates: decided by its mean",),
-    )
+def _check_arguments(candidates: Any, training: Any, duplicates: Any, samples: Any) -> None:
+    check_candidates(candidates)
+    _check_training(training, samples)
+    if duplicates not in ("raise", "drop"):
+        raise DataError("duplicates", f"is {duplicates!r}", 'Give "raise" or "drop"')
 
 
-def _by_name(names: list[str], values: Tensor) -> dict[str, float]:
+def _check_training(training: Any, samples: Any) -> None:
+    if not isinstance(training, Training):
+        raise PriorscopeError("training", f"is a {type(training).__name__}", "Give a Training(...)")
+    check_whole("samples", samples)
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raises DataError for what is no whole number of at least `least`."""
+    if not isinstance(value, Integral) or value < least:
+        raise DataError(name, f"is {value!r}", f"Give a whole number of at least {least}")
+
+
+def _intervals(names: tuple[str, ...], hits: Tensor, samples: int) -> dict[str, tuple[float, float]]:
+    return {n: Probability.counted(int(k), samples).interval for n, k in zip(names, hits, strict=True)}
+
+
+def _by_name(names: tuple[str, ...], values: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}

@@ -55,6 +55,6 @@ def _fits(face: Signature, *args: Any, **keywords: Any) -> bool:
         bound = face.bind(*args, **keywords)
     except TypeError:
         return False
-    # The one kind of argument that tells (y, x_new, candidates, training) from (x, y, x_new, candidates).
-    tables = [name for name, one in face.parameters.items() if get_origin(one.annotation) is Mapping]
-    return all(isinstance(bound.arguments[name], Mapping) for name in tables if name in bound.arguments)
+    # The kinds of arguments that tell (y, x_new, candidates, training) from (x, y, x_new, candidates).
+    told = [(name, get_origin(face.parameters[name].annotation)) for name in bound.arguments]
+    return all(isinstance(bound.arguments[name], kind) for name, kind in told if kind in (Mapping, Callable))

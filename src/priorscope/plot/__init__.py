@@ -1,8 +1,20 @@
 """Results -> matplotlib Axes: a result and an optional `ax=` in, the Axes out."""
 
 from .beliefs import functions, modes, similarity, spectrum
-from .generalization import verdict
+from .generalization import audit, crossover, verdict
 from .groups import similar
 from .training import drift, learned, trajectory
 
-__all__ = ["drift", "functions", "learned", "modes", "similar", "similarity", "spectrum", "trajectory", "verdict"]
+__all__ = [
+    "audit",
+    "crossover",
+    "drift",
+    "functions",
+    "learned",
+    "modes",
+    "similar",
+    "similarity",
+    "spectrum",
+    "trajectory",
+    "verdict",
+]

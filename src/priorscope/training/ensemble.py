@@ -23,7 +23,7 @@ from ..results import Result, live
 from .filters import Scale, check_at, check_one_mean, check_training, residuals, step_limit, weights_filter
 from .noise import carried, has_noise, noise_covariance
 from .training import Training
-from .trajectory import notes_on, warn_beyond_limit
+from .prediction import notes_on, warn_beyond_limit
 
 REMEDY = "Give them: TrainedEnsemble.load(path, pair=pair.on(x))"
 

@@ -8,40 +8,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
 
 from ..data.inputs import Inputs, check_inputs, encode, leaves, loaded
 from ..errors import DataError, ModelError, NotCoveredError, RatesError
 from ..network.function import cast, check_mode, outputs_of, place_of
 from ..network.initialization import resolve_rates
 from .filters import check_training
+from .objective import Objective
 from .training import Training
 
 RECORDED = 50
 """How many steps are recorded by default."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss and its targets: "half_sse" ½Σ(f−y)², "mse" the mean of (f−y)², "cross_entropy" the mean of −log p(y).
-
-    targets: (n, o), or (n,) classes for cross-entropy.
-    """
-
-    loss: str
-    targets: Tensor
-
-    def __call__(self, outputs: Float[Tensor, "*s n o"]) -> Float[Tensor, "*s"]:
-        """The loss of each network's outputs."""
-        if self.loss == "cross_entropy":
-            rows = torch.arange(len(self.targets), device=self.targets.device)
-            return -log_softmax(outputs, -1)[..., rows, self.targets].mean(-1)
-        squares = (outputs - self.targets).square()
-        return squares.sum((-2, -1)) / 2 if self.loss == "half_sse" else squares.mean((-2, -1))
-
-    def take(self, index: Tensor) -> "Objective":
-        """The same loss on some of the points."""
-        return Objective(self.loss, self.targets[index])
 
 
 @dataclass(frozen=True)
@@ -93,7 +70,7 @@ def prepare(
         record = cast(loaded(record), model.parameters(), copy=True)
         with torch.no_grad():
             outputs_of(model, record, name="record")
-    return Problem(x, Objective(training.loss, _targets(y, first, training)), record, resolved, steps)
+    return Problem(x, _objective(y, first, training), record, resolved, steps)
 
 
 _FLOW_REMEDY = "Give learning_rate and steps; small steps follow the flow, with time = learning_rate · steps"
@@ -127,18 +104,14 @@ def recorded_steps(training: Training, at: Any = None) -> tuple[int, ...]:
     return tuple(sorted({0, end, *(int(step) for step in wanted)}))
 
 
-def _targets(y: Tensor, start: Float[Tensor, "n o"], training: Training) -> Tensor:
+def _objective(y: Tensor, start: Float[Tensor, "n o"], training: Training) -> Objective:
     points, width = start.shape
     labels = encode(y, points, classes=width if width > 1 else None)
     if labels.outputs != width:
         columns = "columns" if labels.classes is None else "classes"
         cause = f"has {labels.outputs} {columns}, the model {width} outputs"
         raise DataError("y", cause, f"Give y of shape ({points}, {width}), or a model with {labels.outputs} outputs")
-    if training.loss != "cross_entropy":
-        return labels.values.to(start)
-    if labels.classes is None:
-        raise DataError("y", "holds no classes, which cross_entropy needs", "Give integers 0..C-1, as (n,)")
-    return labels.values.argmax(1).to(start.device)
+    return Objective.of(training.loss, labels, start)
 
 
 def gradients(loss: Tensor, parameters: list[Tensor], place: str) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NoReturn
 import torch
 
 from ..errors import NotCoveredError, PriorscopeError
+from .objective import Loss, name_of
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): optimizer
@@ -29,7 +30,8 @@ class Training:
         v ← β v + g,   θ ← θ − ηₖ v   (Nesterov: θ ← θ − ηₖ (g + β v)),   g = c · ∂L/∂θ + w (θ − target)
 
     Args:
-        loss: "half_sse" ½Σ(f−y)²; "mse", torch's nn.MSELoss, 2/(n·o) of the former; "cross_entropy".
+        loss: "half_sse" ½Σ(f−y)²; "mse", torch's nn.MSELoss, 2/(n·o) of the former; "cross_entropy", the mean over
+            points, as torch's; or your own differentiable function (outputs (n, o), targets (n, o)) -> scalar.
         learning_rate: η of one step; each parameter moves with η·c, c its rate. A schedule is a sequence of rates,
             one a step (`steps` may then be left out), or a function of the step, from 0; it is kept as a tuple.
         momentum: β of heavy-ball momentum, as torch.optim.SGD has it (no dampening).
@@ -50,7 +52,7 @@ class Training:
         NotCoveredError: momentum or weight decay beside another optimizer than SGD; LBFGS, which needs a closure.
     """
 
-    loss: Literal["half_sse", "mse", "cross_entropy"] = "half_sse"
+    loss: Loss = "half_sse"
     learning_rate: float | Iterable[float] | Callable[[int], float] | None = None
     momentum: float = 0.0
     nesterov: bool = False
@@ -63,8 +65,9 @@ class Training:
     optimizer: str | Callable[..., Any] = "sgd"
 
     def __post_init__(self) -> None:
-        if self.loss not in ("half_sse", "mse", "cross_entropy"):
-            _reject("loss", f"is {self.loss!r}", 'Give "half_sse", "mse" or "cross_entropy"')
+        if not callable(self.loss) and self.loss not in ("half_sse", "mse", "cross_entropy"):
+            remedy = 'Give "half_sse", "mse", "cross_entropy" or a function (outputs, targets) -> scalar'
+            _reject("loss", f"is {self.loss!r}", remedy)
         if self.decay_to not in ("start", "zero"):
             _reject("decay_to", f"is {self.decay_to!r}", 'Give "start" or "zero"')
         self._check_numbers()
@@ -219,6 +222,16 @@ class Training:
         rest = points % size if size else 0
         return (size,) * (points // size if size else 1) + (rest,) * (rest > 0)
 
+    @property
+    def is_squared(self) -> bool:
+        """Whether the loss is half_sse or mse, whose trainings are linear in the labels and known in closed form."""
+        return self.loss in ("half_sse", "mse")
+
+    @property
+    def loss_name(self) -> str:
+        """The loss in words."""
+        return name_of(self.loss)
+
     def loss_scale(self, points: int, outputs: int) -> float:
         """What multiplies the gradient of ½Σ(f−y)² in this loss: 1 for half_sse, 2/(n·o) for mse."""
         return 1.0 if self.loss == "half_sse" else 2.0 / (points * outputs)
@@ -263,8 +276,7 @@ class Training:
 
     def uncovered(self) -> list[str]:
         """The fields that predictions do not cover, as `name=value`."""
-        outside = {"loss": self.loss == "cross_entropy", "optimizer": self.optimizer != "sgd"}
-        return [f"{name}={getattr(self, name)!r}" for name, is_outside in outside.items() if is_outside]
+        return [f"optimizer={self.optimizer!r}"] if self.optimizer != "sgd" else []
 
     def require_covered(self, given_start: bool = True) -> None:
         """Raises NotCoveredError, naming the fields, where a prediction does not cover this training.
@@ -276,7 +288,7 @@ class Training:
         if outside:
             raise NotCoveredError(
                 f"Training({', '.join(outside)})",
-                "is outside what predictions cover: half_sse or mse, by gradient flow or SGD",
+                "is outside what predictions cover: gradient flow and SGD",
                 "Train it for real with ps.train, or predict a training without it",
             )
         if self.decays_to_zero and not given_start:

@@ -1,7 +1,6 @@
 """Functions along training: what a network that is its own linearisation does, at any time, on any points."""
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on_labels, restored
 from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count
-from ..errors import DataError, NotCoveredError, PriorscopeWarning, RatesError
+from ..errors import DataError, NotCoveredError, RatesError
 from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
@@ -23,11 +22,10 @@ from ..network.linearize import slope_along
 from ..results import Result, live
 from . import filters
 from .filters import Scale, check_at, check_one_mean, check_training
+from .function_trajectory import FunctionTrajectory, function_trajectory
 from .noise import carried, has_noise, noise_covariance
+from .prediction import Times, moments, notes_on, warn_beyond_limit
 from .training import Training
-
-Times = float | Sequence[float] | Tensor
-
 
 @dataclass(frozen=True, eq=False)
 class Trajectory(Result):
@@ -80,7 +78,7 @@ class Trajectory(Result):
             (m,) or (m, o), like y.
         """
         operator = self._operator
-        times, several = self._times(at)
+        times, several = moments(self.training, at)
         vectors = operator.eigen.vectors[:, : len(self.values)]
         outputs = operator.unfold(operator.cross(x_new) @ vectors @ self._learned(times, vectors))
         if not self.starts_at_zero:
@@ -145,7 +143,7 @@ class Trajectory(Result):
 
     def losses(self, at: Times | None = None) -> Float[Tensor, "*t"]:
         """The training loss, in the training's own loss, without what weight decay adds. Arguments as in a call."""
-        times, several = self._times(at)
+        times, several = moments(self.training, at)
         left = self._apply(filters.residuals, times)
         squares, off = left.square() @ self.squares, torch.tensor(2 * self.off_modes).to(left)
         if self.pulled is not None:
@@ -162,7 +160,7 @@ class Trajectory(Result):
 
         With weight decay to zero: of the labels' part of it.
         """
-        times, several = self._times(at)
+        times, several = moments(self.training, at)
         left = self._apply(filters.residuals, times).to(self.labels.dtype)
         return left if several else left[0]
 
@@ -259,17 +257,6 @@ class Trajectory(Result):
             moved = moved + (self._free(steps)[:, None, None] - 1) * self.pulled.slope
         return self.target - moved
 
-    def _times(self, at: Times | None) -> tuple[list[float], bool]:
-        if at is None:
-            return [self.training.end], False
-        if isinstance(at, (int, float, str)) or getattr(at, "ndim", 1) == 0:
-            return [check_at(self.training, at)], False
-        times = [check_at(self.training, t) for t in at]  # type: ignore[union-attr]
-        if not times:
-            raise DataError("at", "is empty", "Give at least one time, or None for the training's end")
-        return times, True
-
-
 @dataclass(frozen=True, eq=False)
 class Pulled(Result):
     """What weight decay to zero moves a function by: h = J θ₀, over the parameters that are trained.
@@ -293,8 +280,8 @@ def trajectory(
     y: Tensor,
     training: Any = Training(),
     start: Any = None,
-) -> Trajectory:
-    """The function that training reaches at every time, in closed form.
+) -> Trajectory | FunctionTrajectory:
+    """The function that training reaches at every time, in closed form for squared losses.
 
     f_t(x) = f₀(x) + K(x, X) g_t(K) (y − f₀(X)). It is exact for a network linear in its parameters, whose kernel
     does not move: for the flow and for SGD with momentum (Nesterov's too), weight decay and schedules. Of mini-batches
@@ -310,7 +297,8 @@ def trajectory(
         start: the network that training starts from; None for f₀ = 0. It is copied.
 
     Returns:
-        A `Trajectory`: call it with points, and with times or steps.
+        A `Trajectory`: call it with points, and with times or steps. For cross-entropy and losses of your own a
+        `FunctionTrajectory`, which is solved in function space.
 
     Raises:
         NotCoveredError: for a training that predictions do not cover; weight decay to zero without a `start`.
@@ -331,6 +319,8 @@ def trajectory(
     training = check_training(training, "trajectory")
     data = check_kernel(kernel.ntk if isinstance(kernel, KernelPair) else kernel, "trajectory").on(x)
     training.require_covered(given_start=start is not None)
+    if not training.is_squared:
+        return function_trajectory(data, y, training, start)
     labels, operator = labelled(data, y)
     check_one_mean(training, labels.outputs, data.outputs(data.x))
     target, copied = labels.values, None
@@ -377,36 +367,3 @@ def _pulled(start: nn.Module, data: OnData, operator: Operator, target: Float[Te
     products, squares = (seen * wanted).sum(1), seen.square().sum(1)
     r = eigen.rank
     return Pulled(slope, names, products[:r], squares[:r], float(products[r:].sum()), float(squares[r:].sum()))
-
-
-def warn_beyond_limit(training: Training, limit: float) -> None:
-    """A PriorscopeWarning where the learning rate, or the largest of its schedule, is beyond the limit."""
-    if training.is_flow or training.largest_rate <= limit:
-        return
-    if training.schedule is None:
-        text = (
-            f"learning_rate={training.largest_rate:g} is beyond the limit {limit:.4g} of this kernel: descent "
-            "diverges, and the prediction with it. Use a smaller one."
-        )
-    else:
-        beyond = sum(rate > limit for rate in training.schedule)
-        text = (
-            f"the learning rates of {beyond} of {len(training.schedule)} steps, up to {training.largest_rate:.4g}, are "
-            f"beyond the limit {limit:.4g} of this kernel: in these steps its first modes grow. The prediction is of "
-            "this schedule as it is; use smaller ones where that is not meant."
-        )
-    warnings.warn(text, PriorscopeWarning, stacklevel=4)
-
-
-def notes_on(training: Training, points: int) -> tuple[str, ...]:
-    """What a reader of a prediction of this training should know."""
-    notes = []
-    if training.until_loss is not None:
-        notes.append(
-            f"predicted at {training.steps} steps; until_loss={training.until_loss:g} ends only a real training early"
-        )
-    if has_noise(training, points):
-        notes.append(
-            f"mini-batches of {training.batch_size}: their mean and their noise are of first order in the learning rate"
-        )
-    return tuple(notes)

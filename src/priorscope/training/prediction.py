@@ -1,0 +1,64 @@
+"""What every prediction of a training shares: its start, the moments asked for, and what a reader should know."""
+
+import warnings
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..errors import DataError, PriorscopeWarning
+from .filters import check_at
+from .noise import has_noise
+from .training import Training
+
+Times = float | Sequence[float] | Tensor
+
+
+def moments(training: Training, at: Times | None) -> tuple[list[float], bool]:
+    """The times or steps asked for, and whether they are several; None is the training's end."""
+    if at is None:
+        return [training.end], False
+    if isinstance(at, (int, float, str)) or getattr(at, "ndim", 1) == 0:
+        return [check_at(training, at)], False
+    times = [check_at(training, t) for t in at]  # type: ignore[union-attr]
+    if not times:
+        raise DataError("at", "is empty", "Give at least one time, or None for the training's end")
+    return times, True
+
+
+def notes_on(training: Training, points: int) -> tuple[str, ...]:
+    """What a reader of a prediction of this training should know."""
+    notes = []
+    if training.until_loss is not None:
+        notes.append(
+            f"predicted at {training.steps} steps; until_loss={training.until_loss:g} ends only a real training early"
+        )
+    if has_noise(training, points):
+        notes.append(
+            f"mini-batches of {training.batch_size}: their mean and their noise are of first order in the learning rate"
+        )
+    return tuple(notes)
+
+
+def warn_beyond_limit(training: Training, limit: float, stacklevel: int = 4) -> None:
+    """A PriorscopeWarning where the learning rate, or the largest of its schedule, is beyond the limit."""
+    if training.is_flow or training.largest_rate <= limit:
+        return
+    rate = f"learning_rate={training.largest_rate:g}"
+    if not training.is_squared:
+        text = (
+            f"{rate} is beyond {limit:.4g}, up to which descent on {training.loss_name} converges with this kernel: "
+            "it may oscillate or diverge. The prediction is of it as it is; use a smaller one where that is not meant."
+        )
+    elif training.schedule is None:
+        text = (
+            f"{rate} is beyond the limit {limit:.4g} of this kernel: descent diverges, and the prediction with it. Use "
+            "a smaller one."
+        )
+    else:
+        beyond = sum(rate > limit for rate in training.schedule)
+        text = (
+            f"the learning rates of {beyond} of {len(training.schedule)} steps, up to {training.largest_rate:.4g}, are "
+            f"beyond the limit {limit:.4g} of this kernel: in these steps its first modes grow. The prediction is of "
+            "this schedule as it is; use smaller ones where that is not meant."
+        )
+    warnings.warn(text, PriorscopeWarning, stacklevel=stacklevel)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..beliefs.coupling import Operator, labelled, on_labels, restored
 from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count
-from ..errors import DataError
+from ..errors import DataError, NotCoveredError
 from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.kernel import Kernel
 from ..kernels.on_data import OnData
@@ -22,6 +22,7 @@ from ..linalg.symmetric import decompose
 from ..results import Result, live
 from .filters import Scale, check_at, check_one_mean, check_training, residuals, step_limit, weights_filter
 from .noise import carried, has_noise, noise_covariance
+from .sampled import SampledEnsemble, sampled_ensemble
 from .training import Training
 from .prediction import notes_on, warn_beyond_limit
 
@@ -166,7 +167,10 @@ def trained_ensemble(
     training: Any = Training(),
     *,
     label_noise: float = 0.0,
-) -> TrainedEnsemble:
+    samples: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+) -> TrainedEnsemble | SampledEnsemble:
     """What networks do that are drawn from the initialisation and trained on (x, y), in the limit of width.
 
     f_t(x) ~ N(A Y, K** + A K Aᵀ − A K(X, x) − (A K(X, x))ᵀ), A = Θ(x, X) g_t(Θ). It is neither the posterior of the
@@ -180,9 +184,12 @@ def trained_ensemble(
             several sets of labels at once.
         training: a `Training`; gradient flow to the end by default.
         label_noise: σ², a variance: every network is trained on labels of its own, y plus independent noise.
+        samples, seed: of a loss that is not squared: how many networks are drawn and trained, and the draw's seed.
+        progress: shows a bar, where networks are trained one after the other (flow on a loss that is not squared).
 
     Returns:
-        A `TrainedEnsemble`: call it with points for a `Gaussian`.
+        A `TrainedEnsemble`: call it with points for a `Gaussian`. For cross-entropy and losses of your own, whose
+        networks are no Gaussian, a `SampledEnsemble`: call it with points for `Samples`.
 
     Raises:
         NotCoveredError: for a training that predictions do not cover, weight decay to zero among them.
@@ -205,6 +212,11 @@ def trained_ensemble(
     training.require_covered(given_start=False)
     if not 0 <= label_noise < math.inf:
         raise DataError("label_noise", f"is {label_noise}", "Give a variance, a finite number of at least 0")
+    if not training.is_squared:
+        if label_noise:
+            cause = f"is of squared losses; this one is {training.loss_name}"
+            raise NotCoveredError("label_noise", cause, "Leave it out, or give half_sse or mse")
+        return sampled_ensemble(frozen, frozen.x, y, training, samples, seed, progress)
     nngp, ntk = frozen.nngp.on(frozen.x), frozen.ntk.on(frozen.x)
     labels, operator = labelled(ntk, y)
     check_one_mean(training, labels.outputs, ntk.outputs(ntk.x))

@@ -82,6 +82,7 @@ class Features:
         """α = V Λ^(−½) β."""
         return self.operator.unfold((self.vectors / self.roots) @ beta)
 
+    @cached_property
     def directions(self) -> Float[Tensor, "n o d"]:
         """∂f(X)/∂β for all of β at once, d = r·c."""
         o, c = self.operator.outputs, self.columns
@@ -205,15 +206,11 @@ class _Flow:
 
     def _hessian(self, beta: np.ndarray) -> np.ndarray:
         outputs = self.start + self.features.outputs(self._tensor(beta))
-        curvature = self.objective.curvature(outputs, self._directions)
+        curvature = self.objective.curvature(outputs, self.features.directions)
         return (curvature + self.decay * torch.eye(len(curvature)).to(curvature)).numpy()
 
     def _tensor(self, beta: np.ndarray) -> Tensor:
         return torch.from_numpy(beta).reshape(self.features.zeros().shape)
-
-    @cached_property
-    def _directions(self) -> Tensor:
-        return self.features.directions()
 
     @cached_property
     def _size(self) -> float:
@@ -238,4 +235,4 @@ def largest_curvature(features: Features, start: Float[Tensor, "n o"], objective
         return top * known
     if not len(features.roots):
         return 0.0
-    return float(torch.linalg.eigvalsh(objective.curvature(start, features.directions()))[-1])
+    return float(torch.linalg.eigvalsh(objective.curvature(start, features.directions))[-1])

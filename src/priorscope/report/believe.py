@@ -111,7 +111,8 @@ def verdict(own: Distance, outside_theory: list[str]) -> str:
         )
     inside = f"{percent(1 - own.outside)} of the trained network's test outputs lie inside the predicted 99 % band"
     if outside_theory:
-        return f"With care: the training ({', '.join(outside_theory)}) is outside the theory. {inside}; {unpredicted}."
+        named = ", ".join(outside_theory)
+        return f"With care: the training ({named}) is outside the theory of this page. {inside}; {unpredicted}."
     if own.outside > WRONG and own.functions > LOOSE:
         return (
             f"No: only {inside}, and {unpredicted}. This network is too narrow, or is trained too hard, for its kernel "

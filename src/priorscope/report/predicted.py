@@ -104,8 +104,8 @@ def _map(curves: Curves, function: Callable[[Tensor], Any]) -> Curves:
 def _sentences(study: Study, real: Curves, shown: Curves, networks: Curves | None) -> tuple[str, ...]:
     if study.outside:
         opening = (
-            f"This training ({', '.join(study.outside)}) is outside the theory: the network is trained so for real, "
-            f"and the prediction is of plain full-batch descent of {int(study.covered.end)} steps."
+            f"This training ({', '.join(study.outside)}) is outside the theory of this page: the network is trained "
+            f"so for real, and the prediction is of plain full-batch descent of {int(study.covered.end)} steps."
         )
     else:
         opening = f"The training: {study.last_step} steps of {_kind(study)} with learning rate {_rate(study)}."

@@ -144,7 +144,7 @@ def _facts(study: Study, description: str) -> dict[str, str]:
         "parameters": f"{study.parameters:,}",
         "data": f"{points.name}: {study.n:,} training and {len(points.x_test):,} test points, {kind}",
         "initialization": f"{law}, {study.init.parameterization} parameterization",
-        "training": f"{optimizer}, {t.loss}, {', '.join([stated, *extras])}",
+        "training": f"{optimizer}, {t.loss_name}, {', '.join([stated, *extras])}",
         "kernel": "infinite width, derived from the module" if study.limit else "the network's own, at its start",
     }
 
@@ -157,7 +157,8 @@ def _notes(study: Study) -> list[str]:
         notes.append(f"the real training ended at step {study.last_step}, where its loss reached the one asked for")
     if study.outside:
         notes.append(
-            f"{', '.join(study.outside)}: outside the theory; trained for real, predicted as plain full-batch descent."
+            f"{', '.join(study.outside)}: outside the theory of this page; trained for real, predicted as plain "
+            "full-batch descent."
         )
     notes.extend(study.path.notes)
     return notes

@@ -165,7 +165,7 @@ class Study:
         if not self.outside:
             return replace(self.training, until_loss=None)
         t = self.training
-        loss = "half_sse" if t.loss == "cross_entropy" else t.loss
+        loss = t.loss if t.is_squared else "half_sse"
         if t.optimizer != "sgd":
             rate = self._predict(Training(loss=loss), None).step_limit / 2
             return Training(loss=loss, learning_rate=rate, steps=t.steps)
@@ -173,10 +173,11 @@ class Study:
 
     @cached_property
     def outside(self) -> list[str]:
-        """The fields of the training that the theory does not cover."""
+        """The fields of the training that the page's theory does not cover: it speaks of modes, which learn alone under
+        squared losses only."""
         t = self.training
-        decay = f"decay_to={t.decay_to!r} of {t.weight_decay:g}"
-        return t.uncovered() + [decay] * t.decays_to_zero
+        decay, loss = f"decay_to={t.decay_to!r} of {t.weight_decay:g}", f"loss={t.loss_name!r}"
+        return [loss] * (not t.is_squared) + t.uncovered() + [decay] * t.decays_to_zero
 
     @cached_property
     def at(self) -> Tensor:

@@ -22,9 +22,9 @@ from ..linalg.symmetric import decompose
 from ..results import Result, live
 from .filters import Scale, check_at, check_one_mean, check_training, residuals, step_limit, weights_filter
 from .noise import carried, has_noise, noise_covariance
+from .prediction import notes_on, warn_beyond_limit
 from .sampled import SampledEnsemble, sampled_ensemble
 from .training import Training
-from .prediction import notes_on, warn_beyond_limit
 
 REMEDY = "Give them: TrainedEnsemble.load(path, pair=pair.on(x))"
 

@@ -94,7 +94,7 @@ class FunctionTrajectory(Result):
 
     @property
     def step_limit(self) -> float:
-        """The learning rate up to which descent converges: 2/(`curvature` + w), and with momentum as for squared losses.
+        """The learning rate up to which descent converges: 2/(`curvature` + w), more with momentum.
 
         For a convex loss with curvature bounded so, as cross-entropy; for a loss of the user's own, near the start.
         """
@@ -119,7 +119,9 @@ class FunctionTrajectory(Result):
         raise NotCoveredError(f"{_NAME}.as_flow", "is of squared losses", remedy)
 
     def _no_modes(self, name: str) -> NoReturn:
-        cause = f"has no meaning for {self.training.loss_name}: its modes do not learn alone, nor linearly in the labels"
+        cause = (
+            f"has no meaning for {self.training.loss_name}: its modes do not learn alone, nor linearly in the labels"
+        )
         raise NotCoveredError(f"{_NAME}.{name}", cause, "Use .losses(at), .dual_weights(at) or path(x, at)")
 
     def _states(self, times: list[float]) -> Float[Tensor, "t r c"]:

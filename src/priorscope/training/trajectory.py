@@ -27,6 +27,7 @@ from .noise import carried, has_noise, noise_covariance
 from .prediction import Times, moments, notes_on, warn_beyond_limit
 from .training import Training
 
+
 @dataclass(frozen=True, eq=False)
 class Trajectory(Result):
     """f_t = f₀ + K(x, X) g_t(K) (y − f₀(X)), where g_t(λ) = (1 − r(λ, t))/λ is the training's filter.
@@ -256,6 +257,7 @@ class Trajectory(Result):
         if self.pulled is not None:
             moved = moved + (self._free(steps)[:, None, None] - 1) * self.pulled.slope
         return self.target - moved
+
 
 @dataclass(frozen=True, eq=False)
 class Pulled(Result):

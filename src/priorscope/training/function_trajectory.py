@@ -94,9 +94,9 @@ class FunctionTrajectory(Result):
 
     @property
     def step_limit(self) -> float:
-        """The learning rate up to which descent converges: 2/(`curvature` + w), more with momentum.
+        """The learning rate beyond which descent may diverge: 2/(`curvature` + w), with momentum as for squared losses.
 
-        For a convex loss with curvature bounded so, as cross-entropy; for a loss of the user's own, near the start.
+        Plain descent on cross-entropy converges below it; of a loss of the user's own it is the limit at the start.
         """
         return filters.step_limit(torch.tensor([self.curvature], dtype=torch.float64), self.training, 1.0)
 

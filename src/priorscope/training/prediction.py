@@ -46,8 +46,8 @@ def warn_beyond_limit(training: Training, limit: float, stacklevel: int = 4) -> 
     rate = f"learning_rate={training.largest_rate:g}"
     if not training.is_squared:
         text = (
-            f"{rate} is beyond {limit:.4g}, up to which descent on {training.loss_name} converges with this kernel: "
-            "it may oscillate or diverge. The prediction is of it as it is; use a smaller one where that is not meant."
+            f"{rate} is beyond the limit {limit:.4g} of this kernel and {training.loss_name}: descent may oscillate or "
+            "diverge. The prediction is of it as it is; use a smaller one where that is not meant."
         )
     elif training.schedule is None:
         text = (

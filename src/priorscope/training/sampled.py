@@ -86,7 +86,7 @@ class SampledEnsemble(Result):
 
     @property
     def step_limit(self) -> float:
-        """The learning rate up to which descent converges; see `FunctionTrajectory.step_limit`."""
+        """The learning rate beyond which descent may diverge; see `FunctionTrajectory.step_limit`."""
         return filters.step_limit(torch.tensor([self.curvature], dtype=torch.float64), self.training, 1.0)
 
     def _trained(self, time: float) -> Float[Tensor, "s r c"]:

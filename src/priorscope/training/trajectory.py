@@ -25,6 +25,7 @@ from .filters import Scale, check_at, check_one_mean, check_training
 from .function_trajectory import FunctionTrajectory, function_trajectory
 from .noise import carried, has_noise, noise_covariance
 from .prediction import Times, moments, notes_on, warn_beyond_limit
+from .relinearise import SHARE, RelinearisedTrajectory, relinearised
 from .training import Training
 
 
@@ -282,7 +283,10 @@ def trajectory(
     y: Tensor,
     training: Any = Training(),
     start: Any = None,
-) -> Trajectory | FunctionTrajectory:
+    *,
+    relinearise: int | None = None,
+    share: float = SHARE,
+) -> Trajectory | FunctionTrajectory | RelinearisedTrajectory:
     """The function that training reaches at every time, in closed form for squared losses.
 
     f_t(x) = f₀(x) + K(x, X) g_t(K) (y − f₀(X)). It is exact for a network linear in its parameters, whose kernel
@@ -297,13 +301,17 @@ def trajectory(
             several sets of labels at once.
         training: a `Training`; gradient flow to the end by default.
         start: the network that training starts from; None for f₀ = 0. It is copied.
+        relinearise: k: `start` is really trained for a `share` of the steps, in k parts, and its kernel taken again;
+            `kernel` is then its EmpiricalNTK, the training plain full-batch descent.
+        share: of the steps, at least one for each part.
 
     Returns:
         A `Trajectory`: call it with points, and with times or steps. For cross-entropy and losses of your own a
-        `FunctionTrajectory`, which is solved in function space.
+        `FunctionTrajectory`, which is solved in function space; with `relinearise` a `RelinearisedTrajectory`.
 
     Raises:
-        NotCoveredError: for a training that predictions do not cover; weight decay to zero without a `start`.
+        NotCoveredError: for a training that predictions do not cover; weight decay to zero without a `start`;
+            gradient flow on cross-entropy to the end, which it does not have.
         PriorscopeError: for a training that is none.
         DataError: where y does not match x, the kernel's outputs or those of `start`.
         ModelError: a `start` that does not run, or is in the wrong mode.
@@ -320,6 +328,12 @@ def trajectory(
     """
     training = check_training(training, "trajectory")
     data = check_kernel(kernel.ntk if isinstance(kernel, KernelPair) else kernel, "trajectory").on(x)
+    if relinearise is None:
+        return _predicted(data, y, training, start)
+    return relinearised(data, y, training, start, relinearise, share, _predicted)
+
+
+def _predicted(data: OnData, y: Tensor, training: Training, start: Any) -> Trajectory | FunctionTrajectory:
     training.require_covered(given_start=start is not None)
     if not training.is_squared:
         return function_trajectory(data, y, training, start)
@@ -344,7 +358,7 @@ def trajectory(
         off,
         data.fingerprint,
         operator.note,
-        notes_on(training, count(x)),
+        notes_on(training, len(target)),
         start is None,
         pulled,
         0.0,

@@ -11,6 +11,7 @@ from .beliefs.modes import Spectrum, eigenmodes, sinusoid_r2
 from .beliefs.process import GaussianProcess
 from .beliefs.rare import rare_probability
 from .beliefs.removal import leave_out
+from .beliefs.samples import Samples
 from .beliefs.similarity import cosine, influence, most_similar
 from .beliefs.symmetry import commutator
 from .errors import PriorscopeError, PriorscopeWarning
@@ -27,8 +28,11 @@ from .network.linearize import linearize
 from .report import report
 from .training.drift import drift
 from .training.ensemble import TrainedEnsemble, trained_ensemble
+from .training.function_trajectory import FunctionTrajectory
+from .training.relinearise import RelinearisedTrajectory
 from .training.run import Run, train
 from .training.runs import Runs, train_many
+from .training.sampled import SampledEnsemble
 from .training.similar import similar
 from .training.subsets import retrain
 from .training.training import Training
@@ -41,6 +45,7 @@ __all__ = [
     "Diagnostic",
     "EmpiricalNTK",
     "FunctionKernel",
+    "FunctionTrajectory",
     "Gaussian",
     "GaussianProcess",
     "Initialization",
@@ -50,8 +55,11 @@ __all__ = [
     "PriorscopeError",
     "PriorscopeWarning",
     "Probability",
+    "RelinearisedTrajectory",
     "Run",
     "Runs",
+    "SampledEnsemble",
+    "Samples",
     "Spectrum",
     "TrainedEnsemble",
     "Training",

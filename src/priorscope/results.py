@@ -88,6 +88,8 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, torch.dtype):
         return str(value)
+    if callable(value):  # a loss or an optimizer of the user's own
+        return getattr(value, "__name__", type(value).__name__)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a result cannot hold a {type(value).__name__}")
@@ -120,6 +122,9 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"class": [type(value).__module__, type(value).__name__], "fields": _pack(live_too, arrays)}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
+    if callable(value):
+        name = getattr(value, "__name__", type(value).__name__)
+        raise DataError("save", f"cannot write your own function `{name}` into a file", "Save numbers: to_dict()")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a result cannot save a {type(value).__name__}")

@@ -10,16 +10,25 @@ from torch import Tensor
 from ..beliefs.gaussian import Gaussian
 from ..beliefs.modes import Spectrum
 from ..beliefs.process import Posterior
+from ..beliefs.samples import Samples
 from ..beliefs.similarity import Neighbours
 from ..errors import DataError
 from ..training.ensemble import TrainedEnsemble
+from ..training.function_trajectory import FunctionTrajectory
+from ..training.relinearise import RelinearisedTrajectory
 from ..training.run import Run
 from ..training.runs import Runs
+from ..training.sampled import SampledEnsemble
 from ..training.trajectory import Trajectory
 from . import style
 
 NUMBERED = 400
 """The most cells of a picture of neighbours that still carry their number."""
+
+SHOWN = 100
+"""Samples that are drawn as curves."""
+ASKED = (Posterior, Trajectory, FunctionTrajectory, RelinearisedTrajectory, TrainedEnsemble, SampledEnsemble)
+"""Results that are called with points."""
 
 
 def functions(
@@ -36,7 +45,8 @@ def functions(
 
     Args:
         result: a Gaussian over the points x; values (m,) or (s, m), one curve a row; a Run or Runs, whose last
-            recorded outputs are drawn; or a Posterior, Trajectory or TrainedEnsemble, which is asked at x.
+            recorded outputs are drawn; Samples, up to 100 of them; or a posterior, trajectory or ensemble of any kind,
+            which is asked at x.
         x: (m,) or (m, 1) positions; default 0..m−1.
         data: training points (x, y) drawn as dots.
         band: half-width of a Gaussian's band in standard deviations (1.96: 95 %).
@@ -78,12 +88,14 @@ def _curves(result: Any, x: Tensor | None) -> Gaussian | Tensor:
         return _one_output(result.outputs[-1])
     if isinstance(result, Runs):
         return _one_output(result.final)
-    if isinstance(result, (Posterior, Trajectory, TrainedEnsemble)):
+    if isinstance(result, ASKED):
         name = type(result).__name__
         if x is None:
             raise DataError(f"plot.functions({name})", "has no positions", f"Give x, (m, 1): functions({name}, x)")
         answer = result(x[:, None] if x.ndim == 1 else x)
         result = _one_output(answer) if isinstance(answer, Tensor) and answer.ndim == 2 else answer
+    if isinstance(result, Samples):
+        return result.values[:SHOWN] if result.values.ndim == 2 else _one_output(result.values[:SHOWN])
     if isinstance(result, Gaussian):
         flat = result.mean.ndim == 1
         return result if flat else Gaussian(_one_output(result.mean), result.matrix, result.tolerance)
@@ -94,7 +106,7 @@ def _curves(result: Any, x: Tensor | None) -> Gaussian | Tensor:
     raise DataError(
         f"plot.functions({type(result).__name__})",
         "says nothing of functions",
-        "Give a Gaussian, a Posterior, a Trajectory, a TrainedEnsemble, a Run, Runs, or values (m,) or (s, m)",
+        "Give a Gaussian, Samples, a posterior, trajectory or ensemble, a Run, Runs, or values (m,) or (s, m)",
     )
 
 

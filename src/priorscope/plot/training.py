@@ -8,22 +8,26 @@ from matplotlib.axes import Axes
 
 from ..errors import DataError
 from ..training.drift import Drift
+from ..training.function_trajectory import FunctionTrajectory
+from ..training.relinearise import RelinearisedTrajectory
 from ..training.run import Run
 from ..training.runs import Runs
 from ..training.trajectory import Trajectory
 from . import style
 
+Predicted = Trajectory | FunctionTrajectory | RelinearisedTrajectory
 
-def trajectory(result: Trajectory | Run | Runs, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+
+def trajectory(result: Predicted | Run | Runs, ax: Axes | None = None, *, label: str | None = None) -> Axes:
     """The training loss against time or steps.
 
-    A predicted Trajectory is a line, a really trained Run are dots, and of Runs every network is a thin line, their
-    median (of those that have not diverged) a thick one.
+    A predicted trajectory, of whatever kind, is a line, a really trained Run are dots, and of Runs every network is a
+    thin line, their median (of those that have not diverged) a thick one.
     """
-    if not isinstance(result, (Trajectory, Run, Runs)):
+    if not isinstance(result, (Trajectory, FunctionTrajectory, RelinearisedTrajectory, Run, Runs)):
         cause = "has no training loss over time"
         raise DataError(f"plot.trajectory({type(result).__name__})", cause, "Give a Trajectory, a Run or Runs")
-    is_flow = isinstance(result, Trajectory) and result.training.is_flow
+    is_flow = not isinstance(result, (Run, Runs)) and result.training.is_flow
     unit = "time of gradient flow" if is_flow else "training step"
     ax = style.axes(ax, xlabel=unit, ylabel="training loss")
     if isinstance(result, Run):
@@ -61,20 +65,31 @@ def learned(result: Trajectory, ax: Axes | None = None, *, count: int = 8) -> Ax
     return ax
 
 
-def moments(path: Trajectory, count: int = 200) -> torch.Tensor:
+def moments(path: Predicted, count: int = 200) -> torch.Tensor:
     """Log-spaced moments: from a tenth of the first half-life to the end, or to ten times the last half-life."""
-    finite = path.half_lives[torch.isfinite(path.half_lives)]
-    if not len(finite):
-        raise DataError("this trajectory", "learns no mode", "Check the learning rate and the kernel")
-    end = path.training.end if math.isfinite(path.training.end) else 10 * float(finite.max())
+    first, last = (1.0, 1.0) if isinstance(path, RelinearisedTrajectory) else _half_lives(path)
+    end = path.training.end if math.isfinite(path.training.end) else 10 * last
     if path.training.is_flow:
-        low = min(0.1 * float(finite.min()), end / 10)
+        low = min(0.1 * first, end / 10)
         return torch.logspace(math.log10(low), math.log10(end), count, dtype=torch.float64)
     steps = torch.logspace(0, math.log10(max(2, end)), count, dtype=torch.float64).round()
     return torch.unique(torch.cat([torch.zeros(1, dtype=torch.float64), steps])).clamp_max(end).to(torch.int64)
 
 
-def _first(result: Trajectory | Run | Runs) -> float:
+def _half_lives(path: Trajectory | FunctionTrajectory) -> tuple[float, float]:
+    """The first and the last half-life of a mode; of a loss that is not squared, at its largest curvature."""
+    if isinstance(path, FunctionTrajectory):
+        if not len(path.values) or not path.curvature > 0:
+            raise DataError("this trajectory", "learns no mode", "Check the loss and the kernel")
+        first = math.log(2) / path.curvature
+        return first, first * float(path.values[0] / path.values[-1])
+    finite = path.half_lives[torch.isfinite(path.half_lives)]
+    if not len(finite):
+        raise DataError("this trajectory", "learns no mode", "Check the learning rate and the kernel")
+    return float(finite.min()), float(finite.max())
+
+
+def _first(result: Predicted | Run | Runs) -> float:
     """Where a symmetric logarithmic axis begins to be logarithmic."""
     if isinstance(result, (Run, Runs)) or not result.training.is_flow:
         return 1.0

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from ..kernels.empirical import EmpiricalNTK
 from ..kernels.on_data import OnData
 from ..network.function import check_module
 from ..results import Result, live
-from .function_trajectory import FunctionTrajectory
 from .prediction import Times, moments
 from .run import Run, train
 from .training import Training
@@ -101,12 +101,11 @@ class RelinearisedTrajectory(Result):
     def losses(self, at: Times | None = None) -> Float[Tensor, "*t"]:
         """The training loss: measured as far as the network was trained, then predicted. Arguments as in a call."""
         steps, several = self._steps(at)
-        losses = torch.stack(
-            [
-                self.trained_losses[step] if step < self._done else self.last.losses(step - self._done).to(torch.float64)
-                for step in steps
-            ]
-        ).to(self.labels.dtype)
+        losses = self.trained_losses[[min(step, self._done) for step in steps]]
+        later = [place for place, step in enumerate(steps) if step >= self._done]
+        if later:
+            losses[later] = self.last.losses([steps[place] - self._done for place in later]).to(losses)
+        losses = losses.to(self.labels.dtype)
         return losses if several else losses[0]
 
     @property
@@ -173,7 +172,7 @@ def relinearised(
     ends = [round(done * part / parts) for part in range(parts + 1)]
     networks = [copy.deepcopy(start)]
     losses: list[float] = []
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in pairwise(ends):
         run = _part(networks[-1], data, y, training, begin, end, None, range(end - begin + 1))
         if run.diverged_at is not None or run.model is None:
             cause = f"the real training diverges at step {begin + (run.diverged_at or 0)}"

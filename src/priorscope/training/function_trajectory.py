@@ -119,9 +119,7 @@ class FunctionTrajectory(Result):
         raise NotCoveredError(f"{_NAME}.as_flow", "is of squared losses", remedy)
 
     def _no_modes(self, name: str) -> NoReturn:
-        cause = (
-            f"has no meaning for {self.training.loss_name}: its modes do not learn alone, nor linearly in the labels"
-        )
+        cause = f"has no meaning for {self.training.loss_name}, under which no mode learns alone"
         raise NotCoveredError(f"{_NAME}.{name}", cause, "Use .losses(at), .dual_weights(at) or path(x, at)")
 
     def _states(self, times: list[float]) -> Float[Tensor, "t r c"]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import priorscope as ps
-from priorscope.errors import DataError
+from priorscope.errors import DataError, NotCoveredError
 from tests.cases import mlp
 
 
@@ -59,6 +59,32 @@ def test_trajectories(line, training):
     learned = ps.plot.learned(path, count=3)
     assert len(learned.lines) == 3
     assert (np.diff(learned.lines[0].get_ydata()) >= -1e-12).all()
+
+
+def half_sse(outputs, targets):
+    return (outputs - targets).square().sum() / 2
+
+
+def test_losses_that_are_not_squared_and_relinearised_trajectories(line):
+    x, y = line
+    kernel, grid = ps.kernels.RBF(), torch.linspace(-3, 3, 50)
+    for fields in ({}, {"time": 3.0}, {"learning_rate": 0.05, "steps": 100}):
+        path = ps.trajectory(kernel, x, y, ps.Training(loss=half_sse, **fields))
+        drawn = ps.plot.trajectory(path).lines[0]
+        assert np.allclose(drawn.get_ydata(), path.losses(ps.plot.training.moments(path)))
+        assert np.allclose(ps.plot.functions(path, grid).lines[0].get_ydata(), path(grid[:, None]))
+    with pytest.raises(NotCoveredError, match="residuals"):
+        ps.plot.learned(path)
+    pair = ps.KernelPair(kernel, kernel)
+    ensemble = ps.trained_ensemble(pair, x, y, ps.Training(loss=half_sse, learning_rate=0.05, steps=9), samples=150)
+    curves = ps.plot.functions(ensemble, grid).lines
+    assert len(curves) == 100
+    assert np.allclose(curves[3].get_ydata(), ensemble(grid[:, None]).values[3])
+    model, t = mlp(1, 16, 1), ps.Training(learning_rate=0.001, steps=60)
+    again = ps.trajectory(ps.EmpiricalNTK(model), x, y, t, start=model, relinearise=2, share=0.2)
+    drawn = ps.plot.trajectory(again).lines[0]
+    assert drawn.get_ydata()[0] == pytest.approx(float(ps.train(model, x, y, t).losses[0]))
+    assert np.allclose(ps.plot.functions(again, grid).lines[0].get_ydata(), again(grid[:, None]))
 
 
 def test_a_run_beside_its_prediction_and_its_drift(line):

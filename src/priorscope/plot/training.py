@@ -50,7 +50,7 @@ def trajectory(result: Predicted | Run | Runs, ax: Axes | None = None, *, label:
     return ax
 
 
-def learned(result: Trajectory, ax: Axes | None = None, *, count: int = 8) -> Axes:
+def learned(result: Trajectory | FunctionTrajectory, ax: Axes | None = None, *, count: int = 8) -> Axes:
     """How much of each of the first modes is learned, against time or steps: 1 − the residual of the mode."""
     times = moments(result)
     residuals = result.residuals(times)

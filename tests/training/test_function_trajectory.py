@@ -177,7 +177,13 @@ def test_a_step_beyond_the_limit_warns():
 def test_what_has_no_meaning_raises_with_a_remedy():
     x, y, x_new = classes()
     path = ps.trajectory(RBF(), x, y, ps.Training(loss="cross_entropy", time=1.0))
-    for ask in (lambda: path.half_lives, path.residuals, lambda: path.influence(x_new), path.as_flow):
+    for ask in (
+        lambda: path.half_lives,
+        path.residuals,
+        lambda: path.influence(x_new),
+        path.as_flow,
+        lambda: path.noise(x_new),
+    ):
         with pytest.raises(NotCoveredError, match=r"FunctionTrajectory\.\w+: .*(no mode learns alone|squared losses)"):
             ask()
 

@@ -202,15 +202,15 @@ class _Flow:
     def _gradient(self, beta: np.ndarray) -> np.ndarray:
         state = self._tensor(beta)
         slope = self.features.slope(self.objective.gradient(self.start + self.features.outputs(state)))
-        return (slope + self.decay * state).flatten().numpy()
+        return (slope + self.decay * state).flatten().cpu().numpy()
 
     def _hessian(self, beta: np.ndarray) -> np.ndarray:
         outputs = self.start + self.features.outputs(self._tensor(beta))
         curvature = self.objective.curvature(outputs, self.features.directions)
-        return (curvature + self.decay * torch.eye(len(curvature)).to(curvature)).numpy()
+        return (curvature + self.decay * torch.eye(len(curvature)).to(curvature)).cpu().numpy()
 
     def _tensor(self, beta: np.ndarray) -> Tensor:
-        return torch.from_numpy(beta).reshape(self.features.zeros().shape)
+        return torch.from_numpy(beta).to(self.start).reshape(self.features.zeros().shape)
 
     @cached_property
     def _size(self) -> float:

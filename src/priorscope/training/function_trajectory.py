@@ -42,6 +42,17 @@ class FunctionTrajectory(Result):
         notes: what a reader should know.
         kernel: the kernel on its data. It is not saved: give it when loading.
         start: the network at the start, a copy; None for f₀ = 0. Not saved either.
+
+    Source: Lee et al. 2019 (1902.06720), for the dynamics of outputs under cross-entropy.
+
+    >>> from priorscope import trajectory
+    >>> from priorscope.kernels import RBF
+    >>> x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([0, 1, 0])
+    >>> path = trajectory(RBF(0.2), x, y, Training(loss="cross_entropy", time=100.0))
+    >>> path(x).argmax(1).tolist(), bool(path.losses() < path.losses(1.0))
+    ([0, 1, 0], True)
+    >>> bool(path.dual_weights().sum(1).abs().max() < 1e-6)  # no class gains what no other loses
+    True
     """
 
     labels: Labels
@@ -112,6 +123,10 @@ class FunctionTrajectory(Result):
     def influence(self, x_new: Inputs, at: float | None = None) -> NoReturn:
         """Raises: predictions are not linear in the labels."""
         self._no_modes("influence")
+
+    def noise(self, x_new: Inputs, at: float | None = None) -> NoReturn:
+        """Raises: mini-batches are predicted for squared losses only."""
+        raise NotCoveredError(f"{_NAME}.noise", "is of squared losses", "Train networks with ps.train_many")
 
     def as_flow(self, order: int = 0) -> NoReturn:
         """Raises: give the flow as a training of its own."""

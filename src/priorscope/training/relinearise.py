@@ -47,6 +47,13 @@ class RelinearisedTrajectory(Result):
         notes: what a reader should know.
         networks: (k + 1), the network at each of `ends`. data: the first kernel on its data. Neither is saved.
         predict: what predicts from any of them.
+
+    >>> from priorscope import trajectory
+    >>> network, x, y = nn.Linear(2, 1).double(), torch.randn(4, 2).double(), torch.randn(4).double()
+    >>> t = Training(learning_rate=0.1, steps=40)
+    >>> path = trajectory(EmpiricalNTK(network), x, y, t, start=network, relinearise=2)
+    >>> path.spent, torch.allclose(path.predictions(x)[0], path(x))  # linear in its parameters: nothing drifts
+    (0.05, True)
     """
 
     labels: Labels

@@ -49,6 +49,14 @@ class SampledEnsemble(Result):
         notes: what a reader should know.
         pair: both kernels on the data. It is not saved: give it when loading.
         progress: shows a bar. Not saved.
+
+    >>> from priorscope import trained_ensemble
+    >>> from priorscope.kernels import RBF
+    >>> x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([0, 1, 0])
+    >>> training = Training(loss="cross_entropy", learning_rate=1.0, steps=300)
+    >>> law = trained_ensemble(KernelPair(RBF(0.3), RBF(0.2)), x, y, training, samples=50)(x)
+    >>> bool((law.values.argmax(-1) == y).all())  # on the data, all networks agree
+    True
     """
 
     labels: Labels

@@ -43,7 +43,9 @@ def trajectory(result: Predicted | Run | Runs, ax: Axes | None = None, *, label:
     else:
         times = moments(result)
         losses = result.losses(times)
-        ax.plot(style.array(times), style.array(losses), color=style.BLUE, lw=1.8, label=label or "predicted")
+        again = isinstance(result, RelinearisedTrajectory)
+        colour, name = (style.GREEN, "re-linearised") if again else (style.BLUE, "predicted")
+        ax.plot(style.array(times), style.array(losses), color=colour, lw=1.8, label=label or name)
     ax.set_xscale("symlog", linthresh=_first(result))
     ax.set_yscale("log")
     style.legend(ax)

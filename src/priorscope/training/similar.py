@@ -68,7 +68,7 @@ def similar(
     ('left',)
     """
     training = check_training(training, "similar")
-    if training.loss == "cross_entropy" or (training.weight_decay and training.decay_to == "zero"):
+    if not training.is_squared or (training.weight_decay and training.decay_to == "zero"):
         cause = "gives predictions that are no sum over labels"
         raise NotCoveredError("similar", cause, "Give half_sse or mse, and weight decay to the start, or none")
     if start is not None and y is None:

@@ -67,7 +67,8 @@ def compare(
         training: the training really used.
         start: one given network; its outcome is deterministic, or with mini-batches random by their draw alone.
         duplicates: test points that the kernel cannot tell from a training point raise, or are dropped.
-        samples: number of networks sampled from the ensemble.
+        samples: number of networks sampled from the ensemble; of a loss that is not squared, whose networks are
+            trained one by one, at most 2000.
 
     Raises:
         IndistinguishableError: for test points that the kernel cannot tell from training points.
@@ -117,7 +118,8 @@ def probability_of(
         training: the training really used.
         score: gets the same and returns (s,) numbers, at least 0 exactly where the predicate holds, and the larger
             the nearer to that; where fewer than 10 samples hold, it leads further ones there.
-        samples: number of networks sampled from the ensemble.
+        samples: number of networks sampled from the ensemble; of a loss that is not squared, whose networks are
+            trained one by one, at most 2000.
 
     Returns:
         A `Probability`: unpacks as (p, standard error); `.interval` is the 99 % interval.

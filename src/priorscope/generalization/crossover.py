@@ -185,7 +185,7 @@ def crossover(
                 parts.append(numbers)
                 beyond += is_beyond
     if beyond:
-        cause = f"learning_rate={training.learning_rate:g} is beyond the step limit for {beyond} of {len(parts)}"
+        cause = f"learning_rate={training.largest_rate:g} is beyond the step limit for {beyond} of {len(parts)}"
         warnings.warn(f"{cause} training sets: descent diverges there", PriorscopeWarning, stacklevel=3)
     realised, nearest = (torch.stack(each).reshape(repeats, len(added), -1) for each in zip(*parts, strict=True))
     notes = (f"{samples} networks sampled for each of {len(parts)} training sets",)
@@ -198,7 +198,7 @@ def _one(
 ) -> tuple[tuple[Tensor, Tensor], bool]:
     """Realised and nearest (j,) for one training set, and whether the learning rate is beyond its limit."""
     labels = values[rows][:, 0] if known.labels.flat else values[rows]
-    ensemble = trained_ensemble(table.pair, rows, labels, training)
+    ensemble = trained_ensemble(table.pair, rows, labels, training, samples=max(2, samples), seed=seed)
     law = ensemble(table.new)
     check_finite(training, ensemble.step_limit, law.mean, law.variance)
     seen = counted(law, known, samples, seed)
@@ -206,7 +206,7 @@ def _one(
     if len(known.names) == 2 and isinstance(law, Gaussian):
         first, _ = nearest_of_two(law, known)
         nearest = torch.tensor([first, 1 - first], dtype=torch.float64)
-    beyond = training.learning_rate is not None and training.learning_rate > ensemble.step_limit
+    beyond = not training.is_flow and training.largest_rate > ensemble.step_limit
     return (seen.realised / seen.samples, nearest), beyond
 
 

@@ -20,12 +20,15 @@ from ..kernels.pair import KernelPair
 from ..results import Result
 from ..training.ensemble import TrainedEnsemble, trained_ensemble
 from ..training.filters import check_one_mean, check_training
+from ..training.sampled import SampledEnsemble
 from ..training.training import Training
 from .candidates import Candidate, Hypotheses, check_candidates, check_different, encode_like, hypotheses, labels_of
 from .compare import check_finite, check_whole
 from .counting import counted, drawn, nearest_of_two
 from .table import table_of
 from .verdict import html_table
+
+Ensemble = TrainedEnsemble | SampledEnsemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +122,13 @@ def most_diagnostic(
     known = check_different(hypotheses(y, count(x), candidates, x_new, table.outputs))
     check_one_mean(training, known.labels.outputs, table.outputs)
     pooled = _pool_labels(known, pool_labels, pool_x)
-    ensemble = _ensemble(table.pair.on(table.train), known, known.labels.values, training)
+    ensemble = _ensemble(table.pair.on(table.train), known, known.labels.values, training, samples, seed)
     before = _taken(_at(ensemble, table.new), known, by, samples, seed)
     after = []
     for i, row in enumerate(table.pool):
         frozen = table.pair.on(torch.cat([table.train, row[None]]))  # one factorisation for all labels
         with_label = [torch.cat([known.labels.values, pooled[a, i][None]]) for a in range(len(known.names))]
-        laws = [_at(_ensemble(frozen, known, values, training), table.new) for values in with_label]
+        laws = [_at(_ensemble(frozen, known, values, training, samples, seed), table.new) for values in with_label]
         after.append(torch.stack([_taken(law, known, by, samples, seed) for law in laws]))
     probabilities = torch.stack(after)
     gain = (probabilities.diagonal(dim1=1, dim2=2) - before).mean(-1)
@@ -149,11 +152,14 @@ def _pool_labels(known: Hypotheses, given: Any, pool_x: Inputs) -> Float[Tensor,
     return torch.stack(encoded)
 
 
-def _ensemble(pair: KernelPair, known: Hypotheses, values: Tensor, training: Training) -> TrainedEnsemble:
-    return trained_ensemble(pair, pair.x, values[:, 0] if known.labels.flat else values, training)
+def _ensemble(
+    pair: KernelPair, known: Hypotheses, values: Tensor, training: Training, samples: int, seed: int
+) -> Ensemble:
+    labels = values[:, 0] if known.labels.flat else values
+    return trained_ensemble(pair, pair.x, labels, training, samples=max(2, samples), seed=seed)
 
 
-def _at(ensemble: TrainedEnsemble, rows: Tensor) -> Law:
+def _at(ensemble: Ensemble, rows: Tensor) -> Law:
     law = ensemble(rows)
     check_finite(ensemble.training, ensemble.step_limit, law.mean, law.variance)
     return law

@@ -46,7 +46,7 @@ def retrain(
 
     >>> net, x = nn.Linear(1, 1), torch.tensor([[1.0], [2.0], [3.0]])
     >>> subsets = torch.tensor([[True, True, False], [False, True, True]])
-    >>> retrain(net, x, x[:, 0], subsets, x, Training(learning_rate=0.1, steps=300)).round(decimals=2).tolist()
+    >>> retrain(net, x, x[:, 0], subsets, x, Training(learning_rate=0.1, steps=3000)).round(decimals=2).tolist()
     [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
     """
     labels = encode(y, count(check_inputs(x)))

@@ -1,18 +1,22 @@
 """priorscope shows what a neural network wants to learn, before it is trained.
 
 A module and data make a kernel (`EmpiricalNTK`, `infinite_width`); a kernel on data makes beliefs (`eigenmodes`,
-`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`) and verdicts (`compare`, `audit`,
-`crossover`, `most_diagnostic`); `train` and `train_many` show what real networks do; `report` puts it all on one page.
+`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`), verdicts (`compare`, `audit`,
+`crossover`, `most_diagnostic`) and expected test errors (`learnability`, `learning_curve`, `gcv`); `train` and
+`train_many` show what real networks do; `report` puts it all on one page.
 """
 
 from . import data, kernels, plot
 from .beliefs.gaussian import Gaussian, Probability
+from .beliefs.hermite import HermiteModes, hermite_modes
 from .beliefs.modes import Spectrum, eigenmodes, sinusoid_r2
+from .beliefs.operator import OperatorSpectrum, operator_spectrum
 from .beliefs.process import GaussianProcess
 from .beliefs.rare import rare_probability
 from .beliefs.removal import leave_out
 from .beliefs.samples import Samples
 from .beliefs.similarity import cosine, influence, most_similar
+from .beliefs.spheres import cube_spectrum, sphere_spectrum
 from .beliefs.symmetry import commutator
 from .errors import PriorscopeError, PriorscopeWarning
 from .generalization.audit import Audit, audit
@@ -20,6 +24,8 @@ from .generalization.compare import Verdict, compare, probability_of
 from .generalization.crossover import Crossover, crossover
 from .generalization.datamodels import datamodelling_score
 from .generalization.diagnostic import Diagnostic, most_diagnostic
+from .generalization.learnability import Learnability, learnability, learning_curve
+from .generalization.risk import Risk, gcv
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
 from .kernels.empirical import EmpiricalNTK
 from .kernels.infinite import dual, infinite_width, kernel_map, rule
@@ -48,14 +54,18 @@ __all__ = [
     "FunctionTrajectory",
     "Gaussian",
     "GaussianProcess",
+    "HermiteModes",
     "Initialization",
     "Kernel",
     "KernelPair",
+    "Learnability",
+    "OperatorSpectrum",
     "PrecomputedKernel",
     "PriorscopeError",
     "PriorscopeWarning",
     "Probability",
     "RelinearisedTrajectory",
+    "Risk",
     "Run",
     "Runs",
     "SampledEnsemble",
@@ -71,19 +81,25 @@ __all__ = [
     "compare",
     "cosine",
     "crossover",
+    "cube_spectrum",
     "data",
     "datamodelling_score",
     "drift",
     "dual",
     "eigenmodes",
+    "gcv",
+    "hermite_modes",
     "infinite_width",
     "influence",
     "kernel_map",
     "kernels",
+    "learnability",
+    "learning_curve",
     "leave_out",
     "linearize",
     "most_diagnostic",
     "most_similar",
+    "operator_spectrum",
     "plot",
     "probability_of",
     "rare_probability",
@@ -92,6 +108,7 @@ __all__ = [
     "rule",
     "similar",
     "sinusoid_r2",
+    "sphere_spectrum",
     "train",
     "train_many",
     "trained_ensemble",

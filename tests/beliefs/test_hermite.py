@@ -1,6 +1,6 @@
 """The Hermite eigenstructure against Gaussian data, the even sphere, and the order of all products."""
 
-from itertools import combinations_with_replacement, islice
+from itertools import combinations_with_replacement, islice, pairwise
 from math import prod
 
 import pytest
@@ -30,7 +30,7 @@ def test_products_come_in_their_order():
         assert [value for value, _ in found] == pytest.approx(expected)
         assert len({product for _, product in found}) == len(expected)
     merged = list(islice(_largest([0.2, 1.0, 0.0, 5.0], shares), 20))
-    assert all(a >= b for (a, _), (b, _) in zip(merged, merged[1:], strict=False))
+    assert all(a >= b for (a, _), (b, _) in pairwise(merged))
     assert not any(len(product) == 2 for _, product in merged)
 
 
@@ -96,7 +96,7 @@ def test_adapted_modes_are_those_of_the_expanded_kernel():
     assert torch.allclose(features.T @ features / 300, torch.eye(15), atol=1e-9)
     assert torch.allclose(gram @ features / 300, features * adapted.values)
     y = features[:, 2] - 3 * features[:, 7]
-    power, off = adapted.power(x, y)
+    power, _ = adapted.power(x, y)
     assert torch.allclose(power, torch.eye(15)[2] + 9 * torch.eye(15)[7], atol=1e-9)
     with pytest.raises(DataError, match="adapted to data already"):
         adapted.adapted(x)

@@ -49,7 +49,7 @@ def test_spheres_against_a_dense_integral(d):
         def polynomial(t, k=k, alpha=alpha):
             return mpmath.gegenbauer(k, alpha, t) / mpmath.gegenbauer(k, alpha, 1)
 
-        value = integral(lambda t: mpmath.exp(-(1 - t) / 0.64) * polynomial(t)) / integral(lambda t: 1)  # noqa: B023
+        value = integral(lambda t: mpmath.exp(-(1 - t) / 0.64) * polynomial(t)) / integral(lambda t: 1)
         assert float(spectrum.values[k]) == pytest.approx(float(value), rel=1e-10)
     many = sphere_spectrum(RBF(0.8), d, degrees=40)
     assert many.rest == 0

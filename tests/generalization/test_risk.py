@@ -29,6 +29,17 @@ def test_the_definition(ridge):
     assert torch.allclose(alone.error, risk.by_output[0])
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_leave_one_out_is_refitting(ridge):
+    x, y = torch.randn(12, 2), torch.randn(12, 2)
+    gram, errors = RBF(0.7)(x), []
+    for i in range(12):
+        rest = [j for j in range(12) if j != i]
+        dual = torch.linalg.solve(gram[rest][:, rest] + ridge * torch.eye(11), y[rest])
+        errors.append((gram[i, rest] @ dual - y[i]).square().mean())
+    assert float(gcv(RBF(0.7), x, y, ridge).leave_one_out) == pytest.approx(float(torch.stack(errors).mean()), rel=1e-8)
+
+
 def test_without_a_ridge_it_is_the_limit():
     x, y = torch.randn(15, 2), torch.randn(15)
     gram = RBF(0.7)(x)
@@ -59,6 +70,9 @@ def test_coupled_outputs():
     risk = gcv(kernel, x, y, 0.2)
     assert float(risk.error) == pytest.approx(float(by_hand(gram, y.reshape(16), 0.2)))
     assert risk.note == "coupled"
+    inverse = torch.linalg.inv(gram + 0.2 * torch.eye(16))
+    left = (inverse @ y.reshape(16) / inverse.diagonal()).square().mean()
+    assert float(risk.leave_one_out) == pytest.approx(float(left))
 
 
 def test_classes_are_one_hot():
@@ -69,7 +83,7 @@ def test_classes_are_one_hot():
 
 def test_low_rank_is_named():
     x, y = torch.randn(10, 2), torch.randn(10)
-    with pytest.raises(SingularKernelError, match="rank 2 of 10.*ridge > 0"):
+    with pytest.raises(SingularKernelError, match=r"rank 2 of 10.*ridge > 0"):
         gcv(Linear(), x, y)
     assert float(gcv(Linear(), x, y, 0.1).error) == pytest.approx(float(by_hand(Linear()(x), y, 0.1)))
     with pytest.raises(DataError, match="ridge: is -1"):

@@ -142,8 +142,8 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
     Source: Karkada, Turnbull, Liu and Simon 2025 (2510.14878), where c_ℓ = κ^(ℓ)(0); that in D dimensions is ours.
 
     >>> from priorscope.kernels import Linear
-    >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([3, 2, 1])
-    >>> modes = hermite_modes(Linear(), x - x.mean(0), count=3)
+    >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 2.0, 1.0])
+    >>> modes = hermite_modes(Linear(), x.double() - x.double().mean(0), count=3)
     >>> bool(torch.allclose(modes.values, modes.variances))  # a linear kernel's modes are the principal axes
     True
     """

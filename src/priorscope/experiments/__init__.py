@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, eigenvectors, puzzle
+from . import autokernel, circle, eigenvectors, learning_curves, parity, puzzle, risk
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -10,8 +10,12 @@ __all__ = [
     "Experiment",
     "Outcome",
     "autokernel",
+    "circle",
     "eigenvectors",
     "experiment",
     "find",
+    "learning_curves",
+    "parity",
     "puzzle",
+    "risk",
 ]

@@ -1,1 +1,1 @@
-"""Hypotheses: which generalisation a trained network takes, and with what probability."""
+"""Which generalisation a trained network takes, with what probability; how much of a target n samples teach."""

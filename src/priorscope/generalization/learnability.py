@@ -7,7 +7,7 @@ n/N, which come from the free compression of the Gram matrix of all points to th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log
+from math import exp, inf, log
 
 import torch
 from jaxtyping import Float
@@ -122,10 +122,20 @@ def learnability(
     _check_counts(counts, spectrum.population)
     parts = [_at(spectrum, share, number, ridge, noise, off) for number in counts]
     kappa, learned, error, bias = (torch.stack(column) for column in zip(*parts, strict=True))
-    fields = [torch.tensor(counts), kappa, learned, error, bias, error - bias - noise]
-    if isinstance(n, int):
-        fields = [field[0] for field in fields]
-    return Learnability(*fields, spectrum, share, float(off), float(ridge), float(noise))
+    index = 0 if isinstance(n, int) else slice(None)
+    return Learnability(
+        n=torch.tensor(counts)[index],
+        kappa=kappa[index],
+        learnability=learned[index],
+        error=error[index],
+        bias=bias[index],
+        variance=(error - bias - noise)[index],
+        spectrum=spectrum,
+        power=share,
+        off=float(off),
+        ridge=float(ridge),
+        noise=float(noise),
+    )
 
 
 @takes_kernel_on_data
@@ -185,7 +195,7 @@ def _at(
     else:
         N = spectrum.population
         bottom, top = (N - n) * (n - second) + (n - first) ** 2, float(n * N)
-        scale, white = (N / (N - first)) ** 2 if N > first else inf, 1 - (2 * first - second) / N
+        scale, white = (N / (N - first)) ** 2 if first < N else inf, 1 - (2 * first - second) / N
     overfitting = top / bottom if bottom > 1e-13 * top else inf
     error = overfitting * (unlearned + noise * white) if unlearned + noise > 0 else 0.0
     answer = (kappa, error, scale * unlearned)
@@ -201,13 +211,13 @@ def solve_kappa(spectrum: OperatorSpectrum, n: int, ridge: float) -> float:
         return 0.0
 
     def surplus(log_kappa: float) -> float:
-        kappa = torch.tensor(log_kappa, dtype=torch.float64).exp()
+        kappa = exp(log_kappa)
         learned = float(multiplicity @ (values / (values + kappa)))
         unseen = 1.0 if spectrum.population is None else 1 - learned / spectrum.population
-        return learned + shift / float(kappa) * unseen - n
+        return learned + shift / kappa * unseen - n
 
     high = log((float(multiplicity @ values) + shift) / n) + 1e-9
     low = high - 1
     while surplus(low) < 0:
         low -= 2 * (high - low)
-    return float(torch.tensor(brentq(surplus, low, high, xtol=1e-15, rtol=1e-15, maxiter=500)).exp())
+    return exp(brentq(surplus, low, high, xtol=1e-15, rtol=1e-15, maxiter=500))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from math import inf
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,6 +20,8 @@ class Risk(Result):
     Args:
         error: expected squared error at new points, the mean over points and outputs (as of `nn.MSELoss`).
         by_output: (o,), the same for each output.
+        leave_one_out: the squared error at each training point of a fit to all others, likewise (with coupled outputs,
+            of one label at a time). GCV takes the points as alike; where the two differ, this is the one to believe.
         train_error: the squared error on the training points, likewise.
         degrees: tr H/n, the share of the data's degrees of freedom that the fit uses; H = K(K + δ)⁻¹.
         ridge: δ.
@@ -29,6 +30,7 @@ class Risk(Result):
 
     error: Float[Tensor, ""]
     by_output: Float[Tensor, " o"]
+    leave_one_out: Float[Tensor, ""]
     train_error: Float[Tensor, ""]
     degrees: float
     ridge: float
@@ -40,7 +42,8 @@ def gcv(kernel: GivenKernel, x: Inputs, y: Tensor, ridge: float = 0.0) -> Risk:
     """The test error that generalised cross-validation predicts for kernel ridge regression.
 
     (1/n)‖Y − HY‖² / (1 − tr H/n)², H = K(K + δ)⁻¹; which is n ‖(K + δ)⁻¹Y‖² / (tr (K + δ)⁻¹)², and for δ = 0
-    n YᵀK⁻²Y / (tr K⁻¹)². Start at zero, gradient flow to the end: that is δ = 0.
+    n YᵀK⁻²Y / (tr K⁻¹)². Start at zero, gradient flow to the end: that is δ = 0. Beside it, leave-one-out,
+    (1/n) Σᵢ (((K + δ)⁻¹Y)ᵢ / ((K + δ)⁻¹)ᵢᵢ)², of which GCV replaces each diagonal entry by their mean.
 
     Args:
         kernel: a kernel, or `kernel.on(x)`; its one factorisation serves any number of ridges.
@@ -51,7 +54,7 @@ def gcv(kernel: GivenKernel, x: Inputs, y: Tensor, ridge: float = 0.0) -> Risk:
     Raises:
         SingularKernelError: no ridge, and a kernel of low rank: the training error says nothing then.
 
-    Source: Craven and Wahba 1979; Wei, Hu and Steinhardt 2022 (2203.06176).
+    Source: Craven and Wahba 1979; Wei, Hu and Steinhardt 2022 (2203.06176), whose law this is for kernels of networks.
 
     >>> from priorscope.kernels import RBF
     >>> x = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
@@ -74,12 +77,15 @@ def gcv(kernel: GivenKernel, x: Inputs, y: Tensor, ridge: float = 0.0) -> Risk:
     inverse = 1 / (eigen.values.clamp_min(0) + ridge)
     dual = operator.unfold(eigen.solve(operator.fold(labels.values), ridge))
     squares = dual.square().mean(0)
+    diagonal = (eigen.vectors.square() @ inverse)[:, None]
+    diagonal = operator.unfold(diagonal) if operator.coupled else diagonal
     by_output = squares * (size / inverse.sum()) ** 2
     degrees = 1 - ridge * float(inverse.mean())
     dtype = labels.dtype
     return Risk(
         by_output.mean().to(dtype),
         by_output.to(dtype),
+        (dual / diagonal).square().mean().to(dtype),
         (ridge**2 * squares.mean()).to(dtype),
         degrees,
         float(ridge),

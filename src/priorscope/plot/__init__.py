@@ -3,6 +3,7 @@
 from .beliefs import functions, modes, similarity, spectrum
 from .generalization import audit, crossover, verdict
 from .groups import similar
+from .learnability import learnability, learning_curve
 from .training import drift, learned, trajectory
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "crossover",
     "drift",
     "functions",
+    "learnability",
     "learned",
+    "learning_curve",
     "modes",
     "similar",
     "similarity",

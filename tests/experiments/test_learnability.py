@@ -1,0 +1,77 @@
+"""The experiments on learnability: their claims hold in a short run, and their criteria fail where a law is wrong."""
+
+import pytest
+import torch
+
+from priorscope.experiments import Config, circle, find, learning_curves, parity, risk
+
+
+def failures(criteria):
+    return [str(criterion) for criterion in criteria if not criterion.holds]
+
+
+def test_circle():
+    outcome = find("circle").run(Config())
+    assert outcome.passed(full=True), failures(outcome.criteria)
+    assert len(find("circle").draw(outcome).axes) == 4
+    outcome.to_dict()
+    numbers = dict(outcome.numbers)
+    k = torch.arange(circle.DEGREES)
+    numbers["closed form"] = torch.where(k == 2, 2 * 7 / (torch.pi * 3), numbers["closed form"])  # π, not π²
+    assert len(failures(circle.criteria(numbers))) == 2
+    numbers = dict(outcome.numbers)
+    density = torch.tensor(circle.DENSITIES)
+    wrong = numbers["density"]["frequency"] / density
+    numbers["density"] = {**numbers["density"], "ratio": wrong / wrong.mean(1, keepdim=True)}
+    assert "√density" in failures(circle.criteria(numbers))[0]
+
+
+def test_parity(monkeypatch):
+    monkeypatch.setattr(parity, "BITS", 8)
+    monkeypatch.setattr(parity, "DRAWS", {False: 30})
+    cases = {
+        "two layers, no biases": parity.Case(False, 1, 0.05, (8, 16)),
+        "three layers, biases": parity.Case(True, 2, 0.0, (16, 64, 200)),
+    }
+    monkeypatch.setattr(parity, "CASES", cases)
+    outcome = find("parity").run(Config())
+    assert outcome.passed(full=True), failures(outcome.criteria)
+    assert len(find("parity").draw(outcome).axes) == 6
+    outcome.to_dict()
+    deep = outcome.numbers["three layers, biases"]
+    numbers = {**outcome.numbers, "three layers, biases": {**deep, "predicted error": deep["as a density"]}}
+    assert "from the prediction" in failures(parity.criteria(numbers, 0))[0]
+    biased = {**outcome.numbers["two layers, no biases"], "values": deep["values"]}
+    numbers = {**outcome.numbers, "two layers, no biases": biased}
+    assert "odd degree" in failures(parity.criteria(numbers, 0))[0]
+
+
+def test_risk(monkeypatch):
+    monkeypatch.setattr(risk, "SAMPLES", (100, 300))
+    outcome = find("risk").run(Config())
+    assert outcome.passed(full=False), failures(outcome.criteria)
+    by_name = {criterion.name: criterion for criterion in outcome.criteria}
+    assert by_name["sphere: largest relative error of GCV"].holds
+    assert by_name["digits: largest relative error of leave-one-out"].value < 0.15
+    assert len(find("risk").draw(outcome).axes) == 2
+    outcome.to_dict()
+    sphere = outcome.numbers["sphere"]
+    numbers = {**outcome.numbers, "sphere": {**sphere, "gcv": sphere["training error"]}}
+    assert "sphere: largest relative error of GCV" in failures(risk.criteria(numbers))[0]
+
+
+def test_learning_curves(monkeypatch):
+    monkeypatch.setattr(learning_curves, "SAMPLES", {"digits": (100, 200, 500)})
+    monkeypatch.setattr(learning_curves, "DRAWS", {False: 6})
+    outcome = find("learning-curves").run(Config())
+    assert outcome.passed(full=True), failures(outcome.criteria)
+    assert len(find("learning-curves").draw(outcome).axes) == 2
+    outcome.to_dict()
+
+
+@pytest.mark.parametrize("padding", ["circular", "zeros"])
+def test_shifts_commute_with_circular_convolutions_alone(padding):
+    kernel = circle.image_kernel(padding, pooled=False)
+    x = torch.randn(3, 2, 6, 6)
+    moved = kernel(x.roll(1, 2))
+    assert torch.allclose(moved, kernel(x), rtol=1e-12) is (padding == "circular")

@@ -52,8 +52,8 @@ def test_spheres_against_a_dense_integral(d):
         value = integral(lambda t: mpmath.exp(-(1 - t) / 0.64) * polynomial(t)) / integral(lambda t: 1)
         assert float(spectrum.values[k]) == pytest.approx(float(value), rel=1e-10)
     many = sphere_spectrum(RBF(0.8), d, degrees=40)
-    assert many.rest == 0
-    assert float(many.values @ many.multiplicity) == pytest.approx(many.trace, rel=1e-12)
+    assert many.rest < 1e-9
+    assert float(many.values @ many.multiplicity) == pytest.approx(many.trace, rel=1e-9)
 
 
 def test_harmonics_are_counted():

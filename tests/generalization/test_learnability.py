@@ -66,13 +66,13 @@ def test_noise_on_the_cube():
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_the_sphere(noise, ridge):
-    d, n, m = 6, 60, 200
+    d, n, m = 10, 100, 200
     kernel = relu_ntk(d, 2, 0.1)
-    told = learnability(sphere_spectrum(kernel, d, 12), torch.eye(12)[1], n, ridge, noise)
+    told = learnability(sphere_spectrum(kernel, d, 12), torch.eye(12)[2], n, ridge, noise)
     errors = []
     for _ in range(DRAWS):
         x = torch.nn.functional.normalize(torch.randn(n + m, d), dim=1)
-        y = x[:, 0] * d**0.5 + noise**0.5 * torch.randn(n + m)
+        y = x[:, 0] * x[:, 1] * (d * (d + 2)) ** 0.5 + noise**0.5 * torch.randn(n + m)
         gram = kernel(x, x[:n])
         f = gram[n:] @ torch.linalg.solve(gram[:n] + ridge * torch.eye(n), y[:n])
         errors.append((f - y[n:]).square().mean())

@@ -23,7 +23,7 @@ from ..linalg.symmetric import decompose
 from ..results import Result
 from .coupling import GivenKernel, check_kernel
 from .operator import OperatorSpectrum
-from .spheres import angular_quadrature, gegenbauer, profile
+from .spheres import ROUNDING, angular_quadrature, gegenbauer, profile
 
 LEVELS = 8
 CENTRED = 1e-6
@@ -168,7 +168,7 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
     degrees = torch.stack([gegenbauer(k, dimension, angles.cos()) for k in range(levels + 1)])
     masses = degrees @ (weights * kappa)
     # Rounding is not to become a level of its own, times D^ℓ.
-    masses = torch.where(masses > 1e-14 * trace, masses, torch.zeros_like(masses))
+    masses = torch.where(masses > ROUNDING * trace, masses, torch.zeros_like(masses))
     coefficients = masses * dimension ** torch.arange(levels + 1, dtype=torch.float64)
     found = list(islice(_largest(coefficients.tolist(), (gamma / gamma.sum()).tolist()), count))
     factors = torch.tensor([[*product, *[-1] * (levels - len(product))] for _, product in found])

@@ -19,6 +19,8 @@ from .operator import OperatorSpectrum
 
 NODES = 1024
 """Of the quadrature over angles; kernels of networks are smooth in the angle up to both ends."""
+ROUNDING = 1e-13
+"""Relative to E|κ|: what the rounding of a kernel's values and of the quadrature leaves of an eigenvalue 0."""
 INVARIANT = 1e-8
 """Relative: how far a kernel's values may move when both points are turned alike."""
 
@@ -164,8 +166,8 @@ def _check_invariant(values: Tensor, turned: Tensor) -> None:
 
 def _without_rounding(eigen: Tensor, weights: Tensor, values: Tensor) -> Tensor:
     """Eigenvalues, those that are no more than what rounding leaves of zero set to 0; negative ones raise."""
-    rounding = 8 * torch.finfo(torch.float64).eps * float((weights * values.abs()).sum())
-    if float(eigen.min()) < -1e3 * rounding:
+    rounding = ROUNDING * float((weights * values.abs()).sum())
+    if float(eigen.min()) < -1e2 * rounding:
         cause = f"has an operator eigenvalue of {float(eigen.min()):.3g}"
         raise DataError("the kernel", cause, "Give a positive semi-definite kernel")
     return torch.where(eigen > rounding, eigen, torch.zeros_like(eigen))

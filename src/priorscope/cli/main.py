@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import PriorscopeError, PriorscopeWarning
 from ..version import __version__
-from . import audit, compare, demo, experiment, report, similar
+from . import audit, compare, demo, experiment, learnability, report, similar
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"priorscope {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (report, compare, audit, similar, experiment, demo):
+    for command in (report, learnability, compare, audit, similar, experiment, demo):
         command.add(commands)
     chosen = parser.parse_args(arguments)
     warnings.filterwarnings("always", category=PriorscopeWarning)

@@ -120,7 +120,7 @@ def draw(outcome: Outcome) -> Figure:
     )
     for column, (name, entry) in zip(axes.T, outcome.numbers.items(), strict=True):
         told = {f"{kind}, from the covariance": entry[kind] for kind in ("adapted", "plain")}
-        points = tuple(style.array(entry[field]) for field in ("n", "measured", "standard error"))
+        points = (entry["n"], entry["measured"].tolist(), entry["standard error"].tolist())
         plot_curve(told, column[0], measured=points)
         column[0].set_title(f"{name}, effective dimension {entry['effective dimension']:.0f}")
         _draw_gaps(column[1], entry)

@@ -41,8 +41,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    # Without biases x and −x are nearly one point; the formula takes points as unlike, so it needs such pairs to be rare.
-    "two layers, no biases": Case(False, 1, 0.05, (16, 32, 64)),
+    # Without biases x and −x are nearly one point; the formula takes points as unlike: such pairs are to be rare.
+    "two layers, no biases": Case(False, 1, 0.05, (8, 16, 32)),
     "three layers, biases": Case(True, 2, 0.0, (16, 64, 256, 512, 900)),
 }
 

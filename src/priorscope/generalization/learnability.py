@@ -58,7 +58,7 @@ class Learnability(Result):
     def conserved(self) -> Float[Tensor, "*k"]:
         """Σ L + δ/κ over all modes, which is n: what samples there are is shared out among the modes."""
         spectrum = self.spectrum
-        learned = self.learnability @ spectrum.multiplicity
+        learned = self.learnability @ spectrum.multiplicity.to(torch.float64)
         unseen = 1.0 if spectrum.population is None else 1 - learned / spectrum.population
         shift = self.ridge + spectrum.rest
         # Where κ = 0 there is no ridge.

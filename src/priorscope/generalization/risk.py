@@ -56,6 +56,7 @@ def gcv(kernel: GivenKernel, x: Inputs, y: Tensor, ridge: float = 0.0) -> Risk:
 
     Source: Craven and Wahba 1979; Wei, Hu and Steinhardt 2022 (2203.06176), whose law this is for kernels of networks.
 
+    >>> import torch
     >>> from priorscope.kernels import RBF
     >>> x = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
     >>> y = torch.sin(6 * x[:, 0])

@@ -36,23 +36,30 @@ def learning_curve(
     return ax
 
 
-def learnability(result: Learnability, ax: Axes | None = None, *, names: Sequence[str] | None = None) -> Axes:
-    """The learnability of each mode: against n for the first of them, or for one n against the mode.
+def learnability(
+    result: Learnability,
+    ax: Axes | None = None,
+    *,
+    modes: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> Axes:
+    """The learnability of each mode: against n for some of them, or for one n against the mode.
 
     Args:
-        names: of the modes, one for each line.
+        modes: which, by their place from 0; default the first nine.
+        names: of these modes.
     """
-    top = {"ylabel": "learnability L = λ/(λ + κ)", "ylim": (-0.03, 1.03)}
     values: Tensor = result.learnability
+    ax = style.axes(ax, ylabel="learnability L = λ/(λ + κ)", ylim=(-0.03, 1.03))
     if values.ndim == 1:
-        ax = style.axes(ax, xlabel="mode (as listed)", **top)
-        ax.plot(range(len(values)), style.array(values), "o-", ms=3.5, color=style.BLUE, lw=1.2)
+        ax.set_xlabel("mode (1 = first)")
+        ax.plot(range(1, len(values) + 1), style.array(values), "o-", ms=3.5, color=style.BLUE, lw=1.2)
         return ax
-    ax = style.axes(ax, xlabel="training samples n", xscale="log", **top)
-    shown = min(values.shape[1], 9) if names is None else len(names)
-    for i in range(shown):
-        colour = style.plt.get_cmap("cividis")(0.9 * i / max(1, shown - 1))
-        label = f"mode {i + 1}" if names is None else names[i]
-        ax.plot(style.array(result.n), style.array(values[:, i]), color=colour, lw=1.6, label=label)
+    ax.set(xlabel="training samples n", xscale="log")
+    shown = list(range(min(values.shape[1], 9))) if modes is None else list(modes)
+    labels = [f"mode {mode + 1}" for mode in shown] if names is None else names
+    for i, (mode, label) in enumerate(zip(shown, labels, strict=True)):
+        colour = style.plt.get_cmap("cividis")(0.9 * i / max(1, len(shown) - 1))
+        ax.plot(style.array(result.n), style.array(values[:, mode]), color=colour, lw=1.6, label=label)
     style.legend(ax)
     return ax

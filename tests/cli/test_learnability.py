@@ -23,7 +23,7 @@ def test_it_prints_a_row_for_each_n_and_writes_the_numbers(capsys, tmp_path):
     assert numbers["curve"]["n"] == [5, 20]
     for n, error in zip(numbers["curve"]["n"], numbers["curve"]["error"], strict=True):
         assert f"{n:7d} {error:11.4g}" in out
-    assert f"{numbers['risk']['leave_one_out']:.4g} by leave-one-out" in out
+    assert f"{numbers['all points']['leave-one-out']:.4g} by leave-one-out" in out
     assert (tmp_path / "l" / "learnability.svg").exists()
 
 

@@ -9,9 +9,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from .. import data
+from ..beliefs.removal import leave_out
 from ..errors import DataError, SingularKernelError
 from ..generalization.learnability import Learnability, learning_curve
-from ..generalization.risk import Risk, gcv
+from ..generalization.risk import gcv
 from ..kernels.infinite import infinite_width
 from ..kernels.on_data import OnData
 from ..network.specs import model_maker
@@ -65,16 +66,16 @@ def run(arguments: argparse.Namespace) -> int:
     points = len(split.x)
     samples = arguments.samples or sorted({max(1, round(points / 2 ** (1 + k))) for k in range(7)})
     curve = learning_curve(kernel, split.y, samples, arguments.ridge)
-    risk = _risk(kernel, split.y, arguments.ridge)
+    from_training = _from_training(kernel, split.y, arguments.ridge)
     shown = [mode for mode in SHOWN if mode <= len(curve.power)]
     print(f"{maker.source} on {points} points of {dataset.name}: what n of them teach about the others\n")
     print("\n".join(_table(curve, shown)))
-    print(f"\n{_from_training(risk, points)}")
+    print(f"\n{_sentence(from_training, points)}")
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     save_figure(_figure(curve, shown), out / "learnability")
-    numbers = {"curve": curve.to_dict(), "risk": None if risk is None else risk.to_dict()}
-    write(out / "learnability.json", json.dumps({"model": maker.source, "data": dataset.name, **numbers}, indent=1))
+    numbers = {"model": maker.source, "data": dataset.name, "curve": curve.to_dict(), "all points": from_training}
+    write(out / "learnability.json", json.dumps(numbers, indent=1))
     print(f"\n{out / 'learnability'}.svg, .png, .json")
     return 0
 
@@ -93,20 +94,20 @@ def _table(curve: Learnability, shown: list[int]) -> list[str]:
     return lines
 
 
-def _risk(kernel: OnData, y: torch.Tensor, ridge: float) -> Risk | None:
+def _from_training(kernel: OnData, y: torch.Tensor, ridge: float) -> dict[str, float] | None:
+    """The test error after training on all points, by two estimates; None where the kernel is singular."""
     try:
-        return gcv(kernel, y, ridge)
+        left = leave_out(kernel, y, ridge=ridge).mean_squared_error
+        return {"leave-one-out": left, "generalised cross-validation": float(gcv(kernel, y, ridge).error)}
     except SingularKernelError:
         return None
 
 
-def _from_training(risk: Risk | None, points: int) -> str:
-    if risk is None:
+def _sentence(found: dict[str, float] | None, points: int) -> str:
+    if found is None:
         return f"The kernel has a low rank on all {points} points: give --ridge for an estimate from training data."
-    return (
-        f"Trained on all {points}, from the training data alone: test error {float(risk.error):.4g} by generalised "
-        f"cross-validation, {float(risk.leave_one_out):.4g} by leave-one-out"
-    )
+    estimates = ", ".join(f"{error:.4g} by {name}" for name, error in found.items())
+    return f"After training on all {points}, from these alone: test error {estimates}"
 
 
 def _figure(curve: Learnability, shown: list[int]) -> Any:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from ..beliefs.removal import leave_out
 from ..generalization.risk import gcv
 from ..kernels.own import PrecomputedKernel
 from ..plot import style
@@ -28,7 +29,7 @@ DRAWS = {False: 10, True: 40}
 AIM = 0.1
 DIMENSION, NOISE = 30, 0.3
 """Of the sphere, and the standard deviation of its labels' noise."""
-LAWS = {"gcv": "error", "leave-one-out": "leave_one_out", "training error": "train_error"}
+LAWS = ("gcv", "leave-one-out", "training error")
 
 
 @experiment(
@@ -72,8 +73,9 @@ def sweep(x: Tensor, labels: Tensor, config: Config) -> dict[str, Any]:
                 risk = gcv(data, labels[chosen], ridge * scale)
                 dual = data.eigen.solve(labels[chosen], ridge * scale)
                 found["measured"][i, j, k] = (gram[outside][:, chosen] @ dual - labels[outside]).square().mean()
-                for name, field in LAWS.items():
-                    found[name][i, j, k] = getattr(risk, field)
+                found["gcv"][i, j, k], found["training error"][i, j, k] = risk.error, risk.train_error
+                left = leave_out(data, labels[chosen], ridge=ridge * scale)
+                found["leave-one-out"][i, j, k] = left.mean_squared_error
     return found
 
 

@@ -50,7 +50,10 @@ def test_readme_code_is_the_last_cell_of_the_essay():
     assert code[1].strip() == last.strip()
 
 
-@pytest.mark.parametrize("document", ["empirical.md", "infinite.md", "hypotheses.md", "similar.md"])
+DOCUMENTS = ["empirical.md", "infinite.md", "hypotheses.md", "learnability.md", "similar.md"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_code_of_the_documents_runs(document):
     names: dict[str, object] = {"__name__": document}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), re.S):

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from priorscope.beliefs import OperatorSpectrum, cube_spectrum, hermite_modes, sphere_spectrum
+from priorscope.beliefs import OperatorSpectrum, cube_spectrum, eigenmodes, hermite_modes, sphere_spectrum
 from priorscope.errors import DataError
 from priorscope.generalization.learnability import Learnability, learnability, learning_curve
 from priorscope.kernels import RBF, Linear
@@ -193,3 +195,26 @@ def test_bad_input():
         learning_curve(RBF(), torch.randn(8, 2), torch.randn(8), 8)
     with pytest.raises(DataError, match="negative"):
         learnability(-values, torch.ones(2), 4)
+
+
+def test_modes_on_data_are_taken_as_the_population():
+    x, y = torch.randn(40, 3), torch.randn(40)
+    modes = eigenmodes(RBF(0.7), x)
+    told = learnability(modes, (modes.vectors.T @ y).square() / 40, [5, 20], ridge=0.1)
+    assert torch.allclose(told.error, learning_curve(RBF(0.7), x, y, [5, 20], ridge=0.1).error)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.floats(0, 8), st.floats(-9, 2), st.integers(0, 10**6), st.booleans())
+def test_what_is_learned_is_conserved_in_any_spectrum(r, decay, ridge, seed, finite):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.exp(-decay * torch.rand(r, generator=generator).cumsum(0))
+    multiplicity = torch.randint(1, 50, (r,), generator=generator).double()
+    total = int(multiplicity.sum()) + 2
+    n = int(torch.randint(1, total - 1, (1,), generator=generator)) if total > 3 else 1
+    spectrum = OperatorSpectrum(values, multiplicity, float(values @ multiplicity), total if finite else None)
+    told = learnability(spectrum, torch.rand(r, generator=generator), n, ridge=10.0**ridge, noise=0.1)
+    assert float(told.conserved) == pytest.approx(n, rel=1e-9)
+    assert float(told.error) > 0
+    assert float(told.variance) > -1e-9 * float(told.error)
+    assert ((told.learnability >= 0) & (told.learnability <= 1)).all()

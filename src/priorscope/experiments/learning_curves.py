@@ -132,7 +132,7 @@ def draw(outcome: Outcome) -> Figure:
 
 def _draw_gaps(ax: Axes, entry: dict[str, Any]) -> None:
     style.axes(
-        ax, xlabel="training samples n", ylabel="predicted over measured, less 1 (%; grey: the aim)", xscale="log"
+        ax, xlabel="training samples n", ylabel="predicted / measured − 1 (%; grey: the aim)", xscale="log"
     )
     for kind, colour in (("adapted", style.BLUE), ("plain", style.VERMILION)):
         gap = 100 * (entry[kind].error / entry["measured"] - 1)

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from ..beliefs.coupling import GivenKernel, check_kernel
-from ..beliefs.modes import eigenmodes
+from ..beliefs.modes import Spectrum, eigenmodes
 from ..beliefs.operator import OperatorSpectrum, operator_spectrum
 from ..data.inputs import Inputs, count, encode
 from ..errors import DataError
@@ -66,7 +66,7 @@ class Learnability(Result):
 
 
 def learnability(
-    spectrum: OperatorSpectrum | Tensor,
+    spectrum: OperatorSpectrum | Spectrum | Tensor,
     power: Tensor,
     n: int | Sequence[int],
     ridge: float = 0.0,
@@ -83,8 +83,9 @@ def learnability(
     1 − (2 Σ Lᵢ − Σ Lᵢ²)/N times. For N → ∞ these are the former.
 
     Args:
-        spectrum: an `OperatorSpectrum`, or its values (r,), each once. These are operator eigenvalues: a Gram matrix's
-            over the number of its points. Modes that are not listed (`spectrum.rest`) act as a ridge, which is right
+        spectrum: an `OperatorSpectrum`; or its values (r,), each once, which are operator eigenvalues (a Gram matrix's
+            over the number of its points); or the modes on data, whose points are then the population. Modes that are
+            not listed (`spectrum.rest`) act as a ridge, which is right
             where each of them is far below κ.
         power: (r,), cᵢ², what of E[f*²] lies in the modes of each eigenvalue, summed over these. Several outputs: the
             mean over them, for errors in the units of `nn.MSELoss`. Single entries may be negative where they are
@@ -108,6 +109,8 @@ def learnability(
     >>> bool((learned.learnability.diff() < 0).all())  # simpler modes first
     True
     """
+    if isinstance(spectrum, Spectrum):
+        spectrum = operator_spectrum(spectrum)
     if isinstance(spectrum, Tensor):
         values = spectrum.detach().to(torch.float64)
         spectrum = OperatorSpectrum(values, torch.ones_like(values), float(values.sum()))
@@ -171,7 +174,7 @@ def learning_curve(
     values = encode(y, count(x)).values
     power = (data.eigen.vectors[:, : data.eigen.rank].T @ values).square().mean(1) / len(values)
     off = max(0.0, float(values.square().mean() - power.sum()))
-    return learnability(operator_spectrum(modes), power, n, ridge, off=off)
+    return learnability(modes, power, n, ridge, off=off)
 
 
 def _check_counts(counts: list[int], population: int | None) -> None:

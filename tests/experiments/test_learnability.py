@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from priorscope.beliefs import OperatorSpectrum
 from priorscope.experiments import Config, circle, find, learning_curves, parity, risk
+from priorscope.generalization.learnability import learnability
 
 
 def failures(criteria):
@@ -67,6 +69,12 @@ def test_learning_curves(monkeypatch):
     assert outcome.passed(full=True), failures(outcome.criteria)
     assert len(find("learning-curves").draw(outcome).axes) == 2
     outcome.to_dict()
+    # As if there were no modes but those listed.
+    entry = outcome.numbers["digits"]
+    spectrum, told = entry["adapted"].spectrum, entry["adapted"]
+    alone = OperatorSpectrum(spectrum.values, spectrum.multiplicity, float(spectrum.values.sum()))
+    wrong = learnability(alone, told.power, entry["n"], off=told.off)
+    assert "adapted" in failures(learning_curves.criteria({"digits": {**entry, "adapted": wrong}}))[0]
 
 
 @pytest.mark.parametrize("padding", ["circular", "zeros"])

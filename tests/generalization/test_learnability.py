@@ -65,8 +65,7 @@ def test_noise_on_the_cube():
     assert float(told.bias + told.variance) + noise == pytest.approx(float(told.error))
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
-@pytest.mark.parametrize("ridge", [0.0, 0.1])
+@pytest.mark.parametrize(("noise", "ridge"), [(0.0, 0.0), (0.3, 0.1)])
 def test_the_sphere(noise, ridge):
     d, n, m = 10, 100, 200
     kernel = relu_ntk(d, 2, 0.1)

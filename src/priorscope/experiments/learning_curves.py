@@ -131,9 +131,7 @@ def draw(outcome: Outcome) -> Figure:
 
 
 def _draw_gaps(ax: Axes, entry: dict[str, Any]) -> None:
-    style.axes(
-        ax, xlabel="training samples n", ylabel="predicted / measured − 1 (%; grey: the aim)", xscale="log"
-    )
+    style.axes(ax, xlabel="training samples n", ylabel="predicted / measured − 1 (%; grey: the aim)", xscale="log")
     for kind, colour in (("adapted", style.BLUE), ("plain", style.VERMILION)):
         gap = 100 * (entry[kind].error / entry["measured"] - 1)
         ax.plot(entry["n"], style.array(gap), "o-", ms=4, color=colour, label=kind)

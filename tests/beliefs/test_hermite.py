@@ -136,3 +136,9 @@ def test_bad_input():
     x = gaussian(50, [2.0, 1.0, 0.5])
     with pytest.raises(DataError, match="50 points for 60 modes"):
         hermite_modes(RBF(), x, count=60).power(x, x[:, 0])
+
+
+def test_one_direction_is_refused():
+    x = torch.randn(300, 6) * torch.tensor([5.0, 1, 1, 1, 1, 1])
+    with pytest.raises(DataError, match="effective dimension"):
+        hermite_modes(RBF(3.0), x - x.mean(0), count=4)

@@ -93,7 +93,7 @@ def test_krawtchouk_sums_parities():
         shell = x[(x < 0).sum(1) == j]
         assert len(shell) == comb(d, j)
         for k in range(d + 1):
-            assert krawtchouk(d, j, k) == int(shell[:, :k].prod(1).sum())
+            assert krawtchouk(d, k)[j] == int(shell[:, :k].prod(1).sum())
 
 
 def test_random_points_have_about_that_spectrum():
@@ -132,3 +132,19 @@ def test_the_data_as_their_own_population():
     assert spectrum.rest == 0
     cut = operator_spectrum(eigenmodes(RBF(0.3), x, rank=3))
     assert cut.rest == pytest.approx(float(modes.values[3:].sum() / 8))
+
+
+def test_many_degrees_and_dimensions():
+    """A kernel that is a power of the inner product has no mode beyond its degree, at any dimension."""
+    for d, degrees in ((2, 512), (784, 180), (3072, 120)):
+        cubic = sphere_spectrum(FunctionKernel(lambda a, b: (a @ b.T) ** 3), d, degrees)
+        assert cubic.values[4:].count_nonzero() == 0
+        assert cubic.values[0::2].count_nonzero() == 0
+        assert float(cubic.values @ cubic.multiplicity) == pytest.approx(1.0, rel=1e-9)
+    with pytest.raises(DataError, match="fewer degrees"):
+        sphere_spectrum(RBF(), 1000, 400)
+    large = cube_spectrum(FunctionKernel(lambda a, b: (a @ b.T / 200) ** 3), 200)
+    assert large.values[4:].count_nonzero() == 0
+    assert float(large.values @ large.multiplicity) == pytest.approx(1.0, rel=1e-9)
+    with pytest.raises(DataError, match="1 to 1000"):
+        cube_spectrum(RBF(), 1100)

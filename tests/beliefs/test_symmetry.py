@@ -207,3 +207,20 @@ def test_it_is_saved_and_takes_a_kernel_on_data(tmp_path):
     again = Commutator.load(found.save(tmp_path / "c.npz"))
     assert torch.equal(again.modes, found.modes)
     assert found.to_dict()["how"] == "permutation of the points"
+
+
+def test_coarse_digits_are_no_permutation():
+    """A scaling, a turn by a part of a step and a small shift move points off the data, in any dtype."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        points = circle(8).to(dtype)
+        assert commutator(RBF(1.0), points, lambda x: x * 1.3).how == "points off the data"
+        assert commutator(RBF(1.0), points, lambda x: (x.double() @ rotation(0.3)).to(x)).how == "points off the data"
+    grid = torch.linspace(-1, 1, 401, dtype=torch.float32)[:, None]
+    assert commutator(RBF(0.3), grid, lambda x: x + 0.002).how == "points off the data"
+    turned = commutator(RBF(1.0), circle(64).float(), lambda x: (x.double() @ rotation(math.pi / 32)).to(x))
+    assert turned.how == "permutation of the points"
+
+
+def rotation(angle):
+    c, s = math.cos(angle), math.sin(angle)
+    return torch.tensor([[c, s], [-s, c]], dtype=torch.float64)

@@ -26,6 +26,7 @@ from .operator import OperatorSpectrum
 from .spheres import ROUNDING, angular_quadrature, gegenbauer, profile
 
 LEVELS = 8
+LEAST_DIMENSION = 1.8
 CENTRED = 1e-6
 """The largest share of the mean square that the data's mean may have."""
 
@@ -137,7 +138,8 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
         levels: the highest degree of a product.
 
     Raises:
-        DataError: data that are not centred; a kernel whose values change when both points are turned alike.
+        DataError: data that are not centred, or of an effective dimension well below 2; a kernel whose values change
+            when both points are turned alike.
 
     Source: Karkada, Turnbull, Liu and Simon 2025 (2510.14878), where c_ℓ = κ^(ℓ)(0); that in D dimensions is ours.
 
@@ -160,13 +162,16 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
     gamma, axes = gamma.flip(0), axes.flip(1)
     kept = gamma > 1e-12 * gamma[0]
     gamma, axes = gamma[kept], axes[:, kept]
-    dimension = max(2.0, float(gamma.sum().square() / gamma.square().sum()))
+    dimension = float(gamma.sum().square() / gamma.square().sum())
+    if dimension < LEAST_DIMENSION:
+        cause = f"has the effective dimension (Σγ)²/Σγ² = {dimension:.3g}: one direction holds nearly all its variance"
+        raise DataError("x", cause, "Use eigenmodes on data; Hermite modes need several directions of like variance")
     radius = square**0.5
+    dimension = max(2.0, dimension)
     angles, weights = angular_quadrature(dimension)
     kappa = profile(kernel, x.shape[1], angles, radius)
     trace = float(profile(kernel, x.shape[1], torch.zeros(1, dtype=torch.float64), radius)[0])
-    degrees = torch.stack([gegenbauer(k, dimension, angles.cos()) for k in range(levels + 1)])
-    masses = degrees @ (weights * kappa)
+    masses = gegenbauer(levels + 1, dimension, angles.cos()) @ (weights * kappa)
     # Rounding is not to become a level of its own, times D^ℓ.
     masses = torch.where(masses > ROUNDING * trace, masses, torch.zeros_like(masses))
     coefficients = masses * dimension ** torch.arange(levels + 1, dtype=torch.float64)

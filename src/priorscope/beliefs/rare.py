@@ -26,7 +26,7 @@ MOVES = 12
 """Steps of every sample at each level."""
 REPLICATES = 20
 """Independent estimates: their spread is the error, whatever the samples of one have in common."""
-FEWEST = 50 * REPLICATES
+FEWEST = 100 * REPLICATES
 """Samples, over all estimates."""
 LEAST = 1e-15
 """Smaller probabilities are not looked for, unless the caller says so."""

@@ -24,8 +24,9 @@ from ..linalg.symmetric import Eigendecomposition
 from ..results import Result
 from .coupling import GivenKernel, check_kernel
 
-MATCH = 1e4
-"""Points nearer to each other than so many roundings of their largest entry are the same point."""
+MATCH, APART = 100.0, 100.0
+"""A moved point is a point of the data where it is nearer to it than MATCH·√d roundings of the largest entry, and
+APART times nearer than to any other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +189,13 @@ def _image(x: Inputs, moved: Inputs) -> Int[Tensor, " n"] | None:
     check_memory(8 * len(before) ** 2, "the distances between all points and their images")
     # By differences: distances from inner products lose half the digits.
     distance = torch.cdist(after, before, compute_mode="donot_use_mm_for_euclid_dist")
-    near, image = distance.min(1)
+    nearest, images = distance.topk(min(2, len(before)), dim=1, largest=False)
+    near, image = nearest[:, 0], images[:, 0]
     eps = max(torch.finfo(leaf.dtype).eps if leaf.dtype.is_floating_point else 0.0 for leaf in leaves(loaded(x)))
-    on_data = bool((near <= MATCH * eps * before.abs().max()).all())
-    return image if on_data and len(image.unique()) == len(image) else None
+    same = near <= MATCH * before.shape[1] ** 0.5 * eps * before.abs().max()
+    # Coarse digits would take every point for its nearest one.
+    alone = near * APART <= nearest[:, 1] if len(before) > 1 else torch.ones_like(same)
+    return image if bool((same & alone).all()) and len(image.unique()) == len(image) else None
 
 
 def _rows(x: Inputs) -> Float[Tensor, "n d"]:

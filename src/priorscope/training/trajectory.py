@@ -45,7 +45,8 @@ class Trajectory(Result):
         squares: (r,), its square in each mode, ‖vᵢᵀ(y − f₀(X))‖²; which vectors span equal values does not matter.
         off_modes: ½‖·‖² of the part of y − f₀(X) that lies on null modes, and is never learned.
         fingerprint: (p, n), by which it knows its kernel again.
-        outputs: "independent", "coupled", or "trace kernel, ..." with the reason.
+        outputs: "independent", "coupled", or "trace kernel, ..." with the reason: the curve is then that of outputs
+            which do not disturb each other, and the step limit too large where they do.
         notes: what a reader should know.
         pulled: what weight decay to zero adds; None without it.
         correction: η of the descent whose first-order correction this flow carries (`as_flow`).

@@ -7,6 +7,7 @@ near this comes to them is measured, not promised.
 """
 
 import heapq
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data.inputs import check_inputs, encode
-from ..errors import DataError
+from ..errors import DataError, PriorscopeWarning
 from ..linalg.symmetric import decompose
 from ..results import Result
 from .coupling import GivenKernel, check_kernel
@@ -138,8 +139,10 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
         levels: the highest degree of a product.
 
     Raises:
-        DataError: data that are not centred, or of an effective dimension well below 2; a kernel whose values change
-            when both points are turned alike.
+        DataError: data that are not centred; a kernel whose values change when both points are turned alike.
+
+    Warns:
+        PriorscopeWarning: data of an effective dimension well below 2, where the eigenvalues are not near.
 
     Source: Karkada, Turnbull, Liu and Simon 2025 (2510.14878), where c_ℓ = κ^(ℓ)(0); that in D dimensions is ours.
 
@@ -164,9 +167,13 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
     gamma, axes = gamma[kept], axes[:, kept]
     dimension = float(gamma.sum().square() / gamma.square().sum())
     if dimension < LEAST_DIMENSION:
-        cause = f"has the effective dimension (Σγ)²/Σγ² = {dimension:.3g}: one direction holds nearly all its variance"
-        raise DataError("x", cause, "Use eigenmodes on data; Hermite modes need several directions of like variance")
-    radius = square**0.5
+        warnings.warn(
+            f"hermite_modes: the effective dimension (Σγ)²/Σγ² is {dimension:.3g}, one direction holds nearly all of the "
+            "variance. Eigenvalues may be off by several times, and sum to more than the trace: take .adapted(x), or "
+            "eigenmodes on data.",
+            PriorscopeWarning,
+            stacklevel=2,
+        )
     dimension = max(2.0, dimension)
     angles, weights = angular_quadrature(dimension)
     kappa = profile(kernel, x.shape[1], angles, radius)

@@ -168,7 +168,7 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
     dimension = float(gamma.sum().square() / gamma.square().sum())
     if dimension < LEAST_DIMENSION:
         warnings.warn(
-            f"hermite_modes: the effective dimension (Σγ)²/Σγ² is {dimension:.3g}, one direction holds nearly all of the "
+            f"hermite_modes: the effective dimension (Σγ)²/Σγ² is {dimension:.3g}, one direction holds nearly all "
             "variance. Eigenvalues may be off by several times, and sum to more than the trace: take .adapted(x), or "
             "eigenmodes on data.",
             PriorscopeWarning,

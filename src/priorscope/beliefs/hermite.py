@@ -174,7 +174,7 @@ def hermite_modes(kernel: GivenKernel, x: Float[Tensor, "n d"], count: int, leve
             PriorscopeWarning,
             stacklevel=2,
         )
-    dimension = max(2.0, dimension)
+    dimension, radius = max(2.0, dimension), square**0.5
     angles, weights = angular_quadrature(dimension)
     kappa = profile(kernel, x.shape[1], angles, radius)
     trace = float(profile(kernel, x.shape[1], torch.zeros(1, dtype=torch.float64), radius)[0])

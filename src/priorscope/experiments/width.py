@@ -87,8 +87,8 @@ def cases() -> dict[str, Any]:
             "bootstraps": BOOTSTRAPS,
             "bootstrap_seed": 0,
             "in_words": "slopes of the root mean square over networks, least squares in log-log, inside their bounds; "
-            "two layers: the mean of ‖Δθ‖² over networks, at the widest width, deviates from the limit's by at most the "
-            "99.9 % quantile of the bootstrap centred on its own mean + b/width of the fit a + b/width over the "
+            "two layers: the mean of ‖Δθ‖² over networks, at the widest width, deviates from the limit's by at most "
+            "the 99.9 % quantile of the bootstrap centred on its own mean + b/width of the fit a + b/width over the "
             "narrowest and the widest width (b < 0 counts as 0, at most that), in bootstrap standard errors",
         },
     }
@@ -275,5 +275,5 @@ def _draw_one(ax: Axes, name: str, numbers: dict[str, Any]) -> None:
     ax.set_xticks(list(widths), [str(width) for width in widths])
     ax.minorticks_off()
     low = min(min(slope.values) for slope in numbers["slopes"].values())
-    ax.set_ylim(low / 1.5, limit * 60)
+    ax.set_ylim(low / 1.5, limit * 250)
     style.legend(ax, loc="upper right", title="slope ± standard error")

@@ -153,6 +153,7 @@ def modes_of(settings: dict[str, int], config: Config) -> dict[str, Any]:
         path = config.keep / f"modes_width-{settings['width']}_networks-{settings['networks']}_seed-{config.seed}.npz"
     sizes = kept(path, draw, settings["networks"])["size"]
     left = sizes / sizes[:, :1]
+    shown = torch.cat([torch.zeros(1), torch.logspace(0, math.log10(end), 300)]).round().long().unique()
     measured = torch.stack([torch.stack([first_below(line, LEFT) for line in each.T]) for each in left])
     return {
         "values": values,
@@ -161,8 +162,8 @@ def modes_of(settings: dict[str, int], config: Config) -> dict[str, Any]:
         "predicted by flow": -math.log(LEFT) / (eta * values),
         "measured": measured,
         "ratio": (measured / predicted).quantile(0.5, dim=0),
-        "left": left[:, :: max(1, end // 400)],
-        "at": torch.arange(end + 1)[:: max(1, end // 400)],
+        "left": left[:, shown],
+        "at": shown,
     }
 
 

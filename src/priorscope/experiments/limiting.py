@@ -28,7 +28,7 @@ ROUNDS, AGREE = 1000, 1e-13
 
 @dataclass(frozen=True, eq=False)
 class LinearSGD:
-    """SGD on a network f(x) = φ(x)ᵀθ.
+    """SGD on a network f(x) = φ(x)ᵀθ; states (δ, v) have q = 2p entries.
 
     Args:
         features: (n, p), φ at the points, of full column rank. y: (n,).
@@ -55,14 +55,14 @@ class LinearSGD:
         return self.features.T @ self.features / len(self.features)
 
     @cached_property
-    def step(self) -> Float[Tensor, "2p 2p"]:
+    def step(self) -> Float[Tensor, "q q"]:
         """A, the step of the mean: v ← βv + Hδ, δ ← δ − ηv."""
         eye, h = torch.eye(len(self.hessian)).to(self.hessian), self.hessian
         eta, beta = self.learning_rate, self.momentum
         top = torch.cat([eye - eta * h, -eta * beta * eye], 1)
         return torch.cat([top, torch.cat([h, beta * eye], 1)])
 
-    def noise(self, second: Float[Tensor, "2p 2p"] | None) -> Float[Tensor, "2p 2p"]:
+    def noise(self, second: Float[Tensor, "q q"] | None) -> Float[Tensor, "q q"]:
         """E N(S) Eᵀ around a state whose mean is 0; None for S = 0, noise that does not depend on the weights."""
         phi, p = self.features, len(self.hessian)
         spread = self.errors.square()
@@ -76,11 +76,11 @@ class LinearSGD:
         enters = torch.cat([-self.learning_rate * eye, eye])
         return enters @ inner @ enters.T
 
-    def next(self, second: Float[Tensor, "2p 2p"]) -> Float[Tensor, "2p 2p"]:
+    def next(self, second: Float[Tensor, "q q"]) -> Float[Tensor, "q q"]:
         """The second moment a step later."""
         return self.step @ second @ self.step.T + self.noise(second)
 
-    def stationary(self, constant: bool = False) -> Float[Tensor, "2p 2p"]:
+    def stationary(self, constant: bool = False) -> Float[Tensor, "q q"]:
         """The stationary covariance of (δ, v).
 
         Args:
@@ -101,19 +101,19 @@ class LinearSGD:
                 return found
         raise NotCoveredError("LinearSGD", "has a second moment that does not come to rest", "Use a smaller rate")
 
-    def _lyapunov(self, noise: Float[Tensor, "2p 2p"]) -> Float[Tensor, "2p 2p"]:
+    def _lyapunov(self, noise: Float[Tensor, "q q"]) -> Float[Tensor, "q q"]:
         return torch.from_numpy(np.ascontiguousarray(solve_discrete_lyapunov(self.step.numpy(), noise.numpy())))
 
-    def later(self, lag: int, second: Float[Tensor, "2p 2p"]) -> Float[Tensor, "2p 2p"]:
+    def later(self, lag: int, second: Float[Tensor, "q q"]) -> Float[Tensor, "q q"]:
         """Cov(s_{t+k}, s_t) = AᵏS of the stationary process."""
         return torch.linalg.matrix_power(self.step, lag) @ second
 
-    def wandered(self, lag: int, second: Float[Tensor, "2p 2p"]) -> float:
+    def wandered(self, lag: int, second: Float[Tensor, "q q"]) -> float:
         """E‖θ_{t+k} − θ_t‖² of the stationary process."""
         p = len(self.hessian)
         return 2 * float((second - self.later(lag, second))[:p, :p].trace())
 
-    def chains(self, count: int, steps: int, seed: int, record: tuple[int, ...] = ()) -> Float[Tensor, "r c 2p"]:
+    def chains(self, count: int, steps: int, seed: int, record: tuple[int, ...] = ()) -> Float[Tensor, "r c q"]:
         """`count` real descents side by side, from the optimum at rest: their states (δ, v) at the recorded steps."""
         generator = torch.Generator().manual_seed(seed)
         n, p = self.features.shape

@@ -222,36 +222,34 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def draw(outcome: Outcome) -> Figure:
-    """Distance of each optimizer's mean function, its share outside, and its choices against the predicted ones."""
+    """Distance of each optimizer's mean function, its share outside, and its choices less the predicted ones."""
     rows = outcome.numbers["rows"]
-    figure, axes = plt.subplots(1, 3, figsize=(13.6, 4.8), layout="constrained", width_ratios=(1, 1, 1.05))
-    _draw_by_optimizer(axes[0], rows, "distance", "distance of the mean function,\nstandard deviations of the ensemble")
-    _draw_by_optimizer(axes[1], rows, "outside", "share of outputs outside the 99 % band")
-    axes[1].set_yticklabels([])
-    _draw_choices(axes[2], rows)
+    figure, axes = plt.subplots(1, 3, figsize=(13.6, 4.8), layout="constrained", sharey=True)
+    labels = (
+        "distance of the mean function,\nstandard deviations of the ensemble",
+        "share of outputs outside\nthe ensemble's 99 % band",
+        "networks that take rule A:\nmeasured share − predicted probability",
+    )
+    values = (
+        [row["distance"] for row in rows],
+        [row["outside"] for row in rows],
+        [row["measured A"] - row["predicted A"] for row in rows],
+    )
+    for ax, label, each in zip(axes, labels, values, strict=True):
+        _draw_by_optimizer(ax, rows, each, label)
+    axes[1].axvline(0.01, color=style.BLACK, lw=0.8, ls=":")
+    axes[2].axvline(0, color=style.BLACK, lw=0.8, ls=":")
+    axes[0].invert_yaxis()
+    axes[1].set_title("points: tasks; lines: their median; dotted: of a theory that is right", fontsize=9.5)
     return figure
 
 
-def _draw_by_optimizer(ax: Axes, rows: list[dict[str, Any]], quantity: str, label: str) -> None:
+def _draw_by_optimizer(ax: Axes, rows: list[dict[str, Any]], values: list[float], label: str) -> None:
     style.axes(ax, xlabel=label)
     for i, name in enumerate(OPTIMIZERS):
-        values = [row[quantity] for row in rows if row["optimizer"] == name]
-        spread = np.linspace(-0.22, 0.22, len(values))
-        ax.plot(values, i + spread, "o", ms=4, color=style.BLUE if name == PLAIN else style.SKY)
-        ax.plot([np.median(values)] * 2, [i - 0.35, i + 0.35], color=style.VERMILION, lw=2)
+        own = [value for row, value in zip(rows, values, strict=True) if row["optimizer"] == name]
+        spread = np.linspace(-0.22, 0.22, len(own))
+        ax.plot(own, i + spread, "o", ms=4, color=style.BLUE if name == PLAIN else style.SKY)
+        ax.plot([np.median(own)] * 2, [i - 0.35, i + 0.35], color=style.VERMILION, lw=2)
     ax.set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
-    ax.invert_yaxis()
-    ax.set_xlim(left=0)
     ax.grid(axis="y", lw=0.3, color="#dddddd")
-    ax.set_title("points: tasks; lines: their median", fontsize=9)
-
-
-def _draw_choices(ax: Axes, rows: list[dict[str, Any]]) -> None:
-    style.axes(ax, xlabel="predicted probability of rule A, plain descent", ylabel="share of networks that take A")
-    ax.plot([0, 1], [0, 1], color=style.BLACK, lw=0.8, ls="--")
-    for name, colour, marker in zip(OPTIMIZERS, (*style.COLOURS, style.YELLOW), "osD^vPX*", strict=True):
-        chosen = [row for row in rows if row["optimizer"] == name]
-        x, y = ([row[key] for row in chosen] for key in ("predicted A", "measured A"))
-        ax.plot(x, y, marker, color=colour, ms=4.5, mec="white", mew=0.4, label=name)
-    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    ax.legend(frameon=False, fontsize=7.5, loc="upper left")

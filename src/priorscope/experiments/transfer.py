@@ -292,5 +292,10 @@ def _draw_drift(ax: Axes, drift: Slope) -> None:
     ax.set_yscale("log")
     ax.plot(drift.widths, drift.values, "-o", color=style.BLACK, ms=4, lw=1.5, label=f"slope {drift}")
     ax.set_xticks(list(drift.widths), [str(width) for width in drift.widths])
+    ticks = [
+        tick for tick in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5) if min(drift.values) / 1.3 < tick < max(drift.values) * 1.3
+    ]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     ax.title.set_fontsize(10)
     style.legend(ax)

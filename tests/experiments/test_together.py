@@ -1,4 +1,4 @@
-"""Networks trained together are what `ps.train` makes of each alone, by every kind of optimizer; so are their kernels."""
+"""Networks trained together are what `ps.train` makes of each alone, by any optimizer; so are their kernels."""
 
 import pytest
 import torch

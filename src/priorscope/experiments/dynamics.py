@@ -1,7 +1,7 @@
 """How soon each mode is learned; how descent differs from flow; and what SGD does when the loss no longer falls.
 
 *Modes*: wide networks on the circle, whose modes are sines and cosines: the steps until 5 % of a mode's residual are
-left, against ln 0.05 / ln(1 − ηλ). *Orders*: descent against its flow and the flow's first-order correction. *Limit*,
+left, against ln 0.05 / ln(1 − ηλ); where the labels are large, and where they are near the function at the start. *Orders*: descent against its flow and the flow's first-order correction. *Limit*,
 a control: SGD with momentum on a network linear in its parameters, near its optimum: stationary covariance, wandering
 and oscillation, predicted exactly.
 """
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from ..kernels.infinite import infinite_width
 from ..network.initialization import Initialization
 from ..plot import style
-from ..training.runs import train_many
 from ..training.training import Training
 from . import orders, statistics
 from .experiment import Config, Criterion, Outcome, experiment
 from .kept import kept
 from .limiting import LinearSGD
 from .slopes import log_slope
+from .together import watch_together
 
 LAW = Initialization(2.0, 1.0, "ntk")
 POINTS, LEFT, MODES = 16, 0.05, 4
@@ -36,6 +36,12 @@ WITHIN = 0.15
 QUICK: dict[str, int] = {"width": 2048, "networks": 4, "chains": 1500}
 FULL: dict[str, int] = {"width": 8192, "networks": 16, "chains": 10_000}
 FIRST_SEED = 50_000
+LARGE, SMALL = "large labels", "small steps from the start"
+ARMS: dict[str, dict[str, Any]] = {
+    LARGE: {"amplitude": AMPLITUDE, "from_start": False, "first_seed": FIRST_SEED},
+    SMALL: {"amplitude": 0.25, "from_start": True, "first_seed": 55_000},
+}
+"""Labels: amplitude · Σ cos(k a), or that much more than each network's own function at the start."""
 ORDERS: dict[str, Any] = {
     "width": 32,
     "seed": 7,
@@ -94,6 +100,19 @@ def cases() -> dict[str, Any]:
     }
 
 
+def small_cases() -> dict[str, Any]:
+    """A further question, asked after the large labels' result was known: `cases/dynamics-small.json`."""
+    modes = cases()["modes"]
+    own = f"each network's function at the start + {ARMS[SMALL]['amplitude']:g} Σ cos(k a), k = 0 … {MODES - 1}"
+    return {
+        "name": "dynamics-small",
+        "claim": "each mode is learned when its eigenvalue says, where the weights hardly move",
+        "modes": {**modes, "labels": own, "first_seed": ARMS[SMALL]["first_seed"]},
+        "quick": {name: QUICK[name] for name in ("width", "networks")},
+        "full": {name: FULL[name] for name in ("width", "networks")},
+    }
+
+
 @experiment(
     "dynamics",
     "each mode is learned when its eigenvalue says; descent leaves the flow at the predicted order",
@@ -103,9 +122,10 @@ def cases() -> dict[str, Any]:
 def run(config: Config) -> Outcome:
     """All three parts; few networks and chains by default."""
     settings = FULL if config.full else QUICK
-    modes, orders_, sgd = modes_of(settings, config), measured_orders(), limiting_sgd(settings["chains"], config.seed)
-    criteria = [*_mode_criteria(modes), *_order_criteria(orders_), *_sgd_criteria(sgd)]
-    numbers = {"settings": settings, "modes": modes, "orders": orders_, "sgd": sgd}
+    modes = {arm: modes_of(arm, settings, config) for arm in ARMS}
+    found, sgd = measured_orders(), limiting_sgd(settings["chains"], config.seed)
+    criteria = [*_mode_criteria(modes), *_order_criteria(found), *_sgd_criteria(sgd)]
+    numbers = {"settings": settings, "modes": modes, "orders": found, "sgd": sgd}
     return Outcome(tuple(criteria), numbers, _notes(numbers))
 
 
@@ -130,10 +150,11 @@ def planes() -> Float[Tensor, "k n 2"]:
     return torch.stack([pair / pair.norm(dim=0).clamp_min(1e-9) for pair in pairs])
 
 
-def modes_of(settings: dict[str, int], config: Config) -> dict[str, Any]:
+def modes_of(arm: str, settings: dict[str, int], config: Config) -> dict[str, Any]:
     """Of each frequency: eigenvalue, predicted steps by descent and by flow, and every network's measured ones."""
     a, waves = angles(POINTS), planes()
-    x, y = on_circle(a), AMPLITUDE * sum((k * a).cos() for k in range(MODES))
+    chosen = ARMS[arm]
+    x, wanted = on_circle(a), chosen["amplitude"] * torch.stack([(k * a).cos() for k in range(MODES)]).sum(0)
     gram = infinite_width(network(4, 0), LAW).ntk(x)
     values = torch.stack([wave[:, 0] @ gram @ wave[:, 0] for wave in waves])
     eta = SHARE_OF_LARGEST / float(torch.linalg.eigvalsh(gram)[-1])
@@ -142,15 +163,19 @@ def modes_of(settings: dict[str, int], config: Config) -> dict[str, Any]:
     training = Training(learning_rate=eta, steps=end)
 
     def draw(count: int) -> dict[str, Tensor]:
-        seeds = range(FIRST_SEED + config.seed, FIRST_SEED + config.seed + count)
-        width = settings["width"]
-        runs = train_many(lambda s: network(width, s), seeds, x, y, training, rates=LAW, at=range(end + 1))
-        rest = (y - runs.outputs[..., 0]) @ waves.transpose(0, 1).reshape(POINTS, -1)
+        first = chosen["first_seed"] + config.seed
+        networks = [network(settings["width"], seed) for seed in range(first, first + count)]
+        with torch.no_grad():
+            start = torch.stack([each(x)[:, 0] for each in networks])
+        y = start + wanted if chosen["from_start"] else wanted.expand(count, -1)
+        outputs = watch_together(networks, x, y, training, LAW.rates(networks[0]))
+        rest = (y[:, None] - outputs) @ waves.transpose(0, 1).reshape(POINTS, -1)
         return {"size": rest.unflatten(-1, (MODES, 2)).norm(dim=-1)}
 
     path = None
     if config.keep is not None:
-        path = config.keep / f"modes_width-{settings['width']}_networks-{settings['networks']}_seed-{config.seed}.npz"
+        words = f"{arm.replace(' ', '-')}_width-{settings['width']}_networks-{settings['networks']}"
+        path = config.keep / f"{words}_seed-{config.seed}.npz"
     sizes = kept(path, draw, settings["networks"])["size"]
     left = sizes / sizes[:, :1]
     shown = torch.cat([torch.zeros(1), torch.logspace(0, math.log10(end), 300)]).round().long().unique()
@@ -262,9 +287,10 @@ def local_exponents(lags: list[int], wandered: Float[Tensor, " l"]) -> Float[Ten
 def _mode_criteria(modes: dict[str, Any]) -> list[Criterion]:
     return [
         Criterion(
-            f"modes, k = {k}: measured over predicted steps to 5 %, off 1", abs(ratio - 1), "<=", WITHIN, exact=False
+            f"{arm}, k = {k}: measured over predicted steps to 5 %, off 1", abs(ratio - 1), "<=", WITHIN, exact=False
         )
-        for k, ratio in enumerate(modes["ratio"].tolist())
+        for arm, found in modes.items()
+        for k, ratio in enumerate(found["ratio"].tolist())
     ]
 
 
@@ -296,11 +322,15 @@ def _sgd_criteria(sgd: dict[str, Any]) -> list[Criterion]:
 
 def _notes(numbers: dict[str, Any]) -> tuple[str, ...]:
     modes, sgd, settings = numbers["modes"], numbers["sgd"], numbers["settings"]
-    steps = "; ".join(
-        f"k = {k}: {float(modes['measured'][:, k].median()):.1f} measured, {float(modes['predicted'][k]):.1f} by "
-        f"descent, {float(modes['predicted by flow'][k]):.1f} by flow"
-        for k in range(MODES)
-    )
+    steps = [
+        f"{arm}, width {settings['width']}, {settings['networks']} networks, steps until {LEFT:.0%} is left: "
+        + "; ".join(
+            f"k = {k}: {float(found['measured'][:, k].quantile(0.5)):.1f} measured, "
+            f"{float(found['predicted'][k]):.1f} by descent, {float(found['predicted by flow'][k]):.1f} by flow"
+            for k in range(MODES)
+        )
+        for arm, found in modes.items()
+    ]
     growth = ", ".join(f"{each:.2f}" for each in sgd["exponents"].tolist())
     slopes = "; ".join(
         f"{kind}, {scope}: {each['slopes']['flow']:.2f} to {each['slopes']['corrected']:.2f}"
@@ -308,7 +338,7 @@ def _notes(numbers: dict[str, Any]) -> tuple[str, ...]:
         for scope, each in scopes.items()
     )
     return (
-        f"steps until {LEFT:.0%} is left, width {settings['width']}, {settings['networks']} networks: {steps}",
+        *steps,
         f"orders of the flow and of its correction: {slopes}",
         f"SGD, {settings['chains']} chains: squared distances grow by the exponents {growth} between lags "
         f"{', '.join(map(str, SGD['lags']))}",
@@ -318,16 +348,20 @@ def _notes(numbers: dict[str, Any]) -> tuple[str, ...]:
 
 def draw(outcome: Outcome) -> Figure:
     """Residuals of the modes; gaps against the step size; wandering, and correlation in time, of SGD."""
-    figure, axes = plt.subplots(2, 2, figsize=(11.4, 8.4), layout="constrained")
-    _draw_modes(axes[0, 0], outcome.numbers["modes"])
-    _draw_orders(axes[0, 1], outcome.numbers["orders"])
-    _draw_wandering(axes[1, 0], outcome.numbers["sgd"])
-    _draw_correlations(axes[1, 1], outcome.numbers["sgd"])
+    figure, axes = plt.subplots(2, 3, figsize=(15.6, 8.4), layout="constrained")
+    for ax, (arm, modes) in zip(axes[:, 0], outcome.numbers["modes"].items(), strict=True):
+        _draw_modes(ax, arm, modes)
+    _draw_orders(axes[0, 1], outcome.numbers["orders"], "local", "One step: descent against its flow")
+    _draw_orders(axes[0, 2], outcome.numbers["orders"], "global", "To one time: descent against its flow")
+    _draw_wandering(axes[1, 1], outcome.numbers["sgd"])
+    _draw_correlations(axes[1, 2], outcome.numbers["sgd"])
     return figure
 
 
-def _draw_modes(ax: Axes, modes: dict[str, Any]) -> None:
-    style.axes(ax, xlabel="step", ylabel="residual left, share", title="When each mode is learned", yscale="log")
+def _draw_modes(ax: Axes, arm: str, modes: dict[str, Any]) -> None:
+    style.axes(
+        ax, xlabel="step", ylabel="residual left, share", title=f"When each mode is learned: {arm}", yscale="log"
+    )
     ax.set_xscale("symlog", linthresh=1)
     at = style.array(modes["at"])
     for k, colour in zip(range(MODES), style.COLOURS, strict=False):
@@ -338,24 +372,33 @@ def _draw_modes(ax: Axes, modes: dict[str, Any]) -> None:
         ax.plot(at, style.array(left), "--", color=style.BLACK, lw=1.3, label=label)
     ax.axhline(LEFT, color=style.BLACK, lw=0.7, ls=":", label="5 %")
     ax.set_ylim(5e-3, 6)
-    style.legend(ax, ncols=3, loc="upper center")
+    style.legend(ax, ncols=3, loc="upper center", columnspacing=1.0)
 
 
-def _draw_orders(ax: Axes, found: dict[str, Any]) -> None:
-    style.axes(
-        ax, xlabel="learning rate η", ylabel="gap to descent, rms of the function", title="Descent against its flow"
-    )
+def _draw_orders(ax: Axes, found: dict[str, Any], scope: str, title: str) -> None:
+    style.axes(ax, xlabel="learning rate η", ylabel="gap, root mean square of the function", title=title)
     ax.set(xscale="log", yscale="log")
-    for kind, line in (("linearised", "-"), ("network", "--")):
-        for scope, marker in (("local", "o"), ("global", "s")):
-            for name, colour in (("flow", style.VERMILION), ("corrected", style.BLUE)):
-                each = found[kind][scope]
-                said = "one step" if scope == "local" else "to one time"
-                label = f"{name}, {said}, {kind}: {each['slopes'][name]:.2f}"
-                ax.plot(each["rates"], each["gaps"][name], line + marker, color=colour, ms=4, lw=1.2, label=label)
+    for kind, marker, fill in (("linearised", "o", "full"), ("network", "s", "none")):
+        for name, colour in (("flow", style.VERMILION), ("corrected", style.BLUE)):
+            each = found[kind][scope]
+            label = f"{name}, {kind}: order {each['slopes'][name]:.2f}"
+            size = 5 if fill == "full" else 9
+            ax.plot(
+                each["rates"],
+                each["gaps"][name],
+                "-",
+                marker=marker,
+                ms=size,
+                fillstyle=fill,
+                color=colour,
+                label=label,
+            )
+    rates = found["network"][scope]["rates"]
+    ax.set_xticks(rates, [f"{rate:.1e}" for rate in rates])
+    ax.minorticks_off()
     low, high = ax.get_ylim()
-    ax.set_ylim(low / 10 ** (0.75 * math.log10(high / low)), high * 1.5)
-    ax.legend(frameon=False, fontsize=7.5, ncols=2, loc="lower center", title="gap ∝ η^order", title_fontsize=8)
+    ax.set_ylim(low / (high / low) ** 0.45, high * 1.5)
+    style.legend(ax, loc="lower right")
 
 
 def _draw_wandering(ax: Axes, sgd: dict[str, Any]) -> None:

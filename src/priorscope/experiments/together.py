@@ -89,6 +89,23 @@ def train_together(
     return Together(start, end, outputs, initial, steps, losses)
 
 
+def watch_together(
+    networks: Sequence[nn.Module],
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "s n"],
+    training: Training,
+    rates: dict[str, float],
+) -> Float[Tensor, "s t n"]:
+    """The outputs of networks at their training points, at every step of full-batch SGD; each has labels of its own."""
+    stack, watched = Stack(networks[0], copies(networks), rates, training), []
+    for step in range(int(training.end) + 1):
+        outputs = stack(x)[..., 0]
+        watched.append(outputs.detach())
+        if step < training.end:
+            stack.descend((outputs - y).square().sum(1) / 2, step)
+    return torch.stack(watched, 1)
+
+
 def _parameters(stack: Stack) -> dict[str, nn.Parameter]:
     """The stack's weights as parameters, which an optimizer then moves in place."""
     stack.trained = {name: nn.Parameter(values.detach()) for name, values in stack.trained.items()}

@@ -1,9 +1,9 @@
 """How soon each mode is learned; how descent differs from flow; and what SGD does when the loss no longer falls.
 
 *Modes*: wide networks on the circle, whose modes are sines and cosines: the steps until 5 % of a mode's residual are
-left, against ln 0.05 / ln(1 − ηλ); where the labels are large, and where they are near the function at the start. *Orders*: descent against its flow and the flow's first-order correction. *Limit*,
-a control: SGD with momentum on a network linear in its parameters, near its optimum: stationary covariance, wandering
-and oscillation, predicted exactly.
+left, against ln 0.05 / ln(1 − ηλ); where the labels are large, and where they are near the function at the start.
+*Orders*: descent against its flow and the flow's first-order correction. *Limit*, a control: SGD with momentum on a
+network linear in its parameters, near its optimum: stationary covariance, wandering and oscillation, predicted exactly.
 """
 
 import math
@@ -186,7 +186,7 @@ def modes_of(arm: str, settings: dict[str, int], config: Config) -> dict[str, An
         "predicted": predicted,
         "predicted by flow": -math.log(LEFT) / (eta * values),
         "measured": measured,
-        "ratio": (measured / predicted).quantile(0.5, dim=0),
+        "ratio": (measured / predicted).quantile(0.5, dim=0, interpolation="higher"),
         "left": left[:, shown],
         "at": shown,
     }
@@ -325,7 +325,7 @@ def _notes(numbers: dict[str, Any]) -> tuple[str, ...]:
     steps = [
         f"{arm}, width {settings['width']}, {settings['networks']} networks, steps until {LEFT:.0%} is left: "
         + "; ".join(
-            f"k = {k}: {float(found['measured'][:, k].quantile(0.5)):.1f} measured, "
+            f"k = {k}: {float(found['measured'][:, k].quantile(0.5, interpolation='higher')):.1f} measured, "
             f"{float(found['predicted'][k]):.1f} by descent, {float(found['predicted by flow'][k]):.1f} by flow"
             for k in range(MODES)
         )

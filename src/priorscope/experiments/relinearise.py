@@ -74,8 +74,9 @@ def run(config: Config) -> Outcome:
     for task in tqdm(tasks(TASKS_SEED), desc="tasks", disable=not config.progress):
         for width in WIDTHS:
             found = measured(task, width, settings["networks"], FIRST_SEED + config.seed, config.keep)
-            rows.append({"task": task.name, "width": width, "gaps": found, "ratio": found[:, 0] / found[:, -1]})
-    summary = {width: summarised([row["ratio"] for row in rows if row["width"] == width]) for width in WIDTHS}
+            gaps = found["gaps"]
+            rows.append({"task": task.name, "width": width, **found, "ratio": gaps[:, 0] / gaps[:, -1]})
+    summary = {width: _summary([row for row in rows if row["width"] == width]) for width in WIDTHS}
     criteria = tuple(
         Criterion(f"width {width}: 0.1 % quantile of the median ratio", each["low"], ">=", 1.0, exact=False)
         for width, each in summary.items()
@@ -83,7 +84,8 @@ def run(config: Config) -> Outcome:
     notes = tuple(
         f"width {width}: the lazy prediction lies {each['median']:.2f} times as far from the trained network as the "
         f"re-linearised one (median; {each['tenth']:.2f} to {each['ninetieth']:.2f} from the first to the last tenth); "
-        f"nearer in {each['better']:.0%} of {each['count']} networks"
+        f"nearer in {each['better']:.0%} of {each['count']} networks; a control: the network itself when the share was "
+        f"trained lies {each['stopped']:.1f} times as far as that prediction"
         for width, each in summary.items()
     )
     return Outcome(criteria, {"settings": settings, "rows": rows, "summary": summary}, notes)
@@ -97,15 +99,17 @@ def network(inputs: int, width: int, seed: int) -> nn.Module:
     return LAW.apply_(model.double(), seed)
 
 
-def measured(task: Task, width: int, networks: int, first_seed: int, keep: Path | None = None) -> Tensor:
-    """(s, PARTS + 1): the distance of each prediction to each trained network; the first is the lazy one's."""
+def measured(task: Task, width: int, networks: int, first_seed: int, keep: Path | None = None) -> dict[str, Tensor]:
+    """Distances to each trained network. gaps: (s, PARTS + 1), of its predictions, the first of them the lazy one;
+    stopped: (s,), of the network as it was when the share was trained."""
 
     def draw(count: int) -> dict[str, Tensor]:
-        return {"gaps": torch.stack([_gaps(task, width, seed) for seed in range(first_seed, first_seed + count)])}
+        rows = [_gaps(task, width, seed) for seed in range(first_seed, first_seed + count)]
+        return {"gaps": torch.stack([row[:-1] for row in rows]), "stopped": torch.stack([row[-1] for row in rows])}
 
     words = task.name.replace(":", "").replace(" ", "-")
     path = None if keep is None else keep / f"{words}_width-{width}_networks-{networks}_seed-{first_seed}.npz"
-    return kept(path, draw, networks)["gaps"]
+    return kept(path, draw, networks)
 
 
 def _gaps(task: Task, width: int, seed: int) -> Tensor:
@@ -114,7 +118,13 @@ def _gaps(task: Task, width: int, seed: int) -> Tensor:
     training = Training(learning_rate=RATE / float(kernel.eigen.values[0]), steps=STEPS)
     path = trajectory(kernel, task.y, training, start=model, relinearise=PARTS, share=SHARE)
     trained = train_together([model], task.x, task.y, training, LAW.rates(model), task.x_new).outputs[0]
-    return (path.predictions(task.x_new) - trained).square().mean(1).sqrt()
+    stopped = path(task.x_new, at=int(path.ends[-1]))
+    return (torch.cat([path.predictions(task.x_new), stopped[None]]) - trained).square().mean(1).sqrt()
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    stopped = torch.cat([row["stopped"] / row["gaps"][:, -1] for row in rows])
+    return {**summarised([row["ratio"] for row in rows]), "stopped": float(stopped.quantile(0.5))}
 
 
 def summarised(ratios: list[Tensor]) -> dict[str, Any]:

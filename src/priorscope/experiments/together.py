@@ -144,7 +144,8 @@ def tangent_kernels(
         return kernel
 
     size = len(next(iter(weights.values())))
-    return torch.stack([one({name: values[i] for name, values in weights.items()}) for i in range(size)])
+    with torch.no_grad():  # jacrev differentiates all the same, and keeps no graph
+        return torch.stack([one({name: values[i] for name, values in weights.items()}) for i in range(size)])
 
 
 def distances(result: Together, rates: dict[str, float]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:

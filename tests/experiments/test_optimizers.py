@@ -1,4 +1,4 @@
-"""optimizers: its cases are the committed ones; distances of a law's own samples are small, of others not; small runs."""
+"""optimizers: its cases are the committed ones; a law's own samples lie at no distance; small runs."""
 
 import json
 from pathlib import Path

@@ -32,17 +32,17 @@ def test_ratios_that_do_not_help_are_not_called_a_gain():
 
 
 def test_a_networks_distances_are_those_of_the_steps_by_hand(monkeypatch):
-    monkeypatch.setattr(relinearise, "STEPS", 40)
+    monkeypatch.setattr(relinearise, "STEPS", 80)
     task, law = tasks(1)[4], relinearise.LAW
     found = relinearise._gaps(task, 16, 3)
     model = relinearise.network(8, 16, 3)
     kernel = EmpiricalNTK(model, rates=law)
     rate = 0.5 / float(torch.linalg.eigvalsh(kernel(task.x))[-1])
-    run = train(model, task.x, task.y, Training(learning_rate=rate, steps=40), rates=law, record=task.x_new, at=[2])
-    lazy = trajectory(kernel, task.x, task.y, Training(learning_rate=rate, steps=40), start=model)(task.x_new)
-    begun = train(model, task.x, task.y, Training(learning_rate=rate, steps=2), rates=law).model
+    run = train(model, task.x, task.y, Training(learning_rate=rate, steps=80), rates=law, record=task.x_new, at=[4])
+    lazy = trajectory(kernel, task.x, task.y, Training(learning_rate=rate, steps=80), start=model)(task.x_new)
+    begun = train(model, task.x, task.y, Training(learning_rate=rate, steps=4), rates=law).model
     later = trajectory(
-        EmpiricalNTK(begun, rates=law), task.x, task.y, Training(learning_rate=rate, steps=38), start=begun
+        EmpiricalNTK(begun, rates=law), task.x, task.y, Training(learning_rate=rate, steps=76), start=begun
     )(task.x_new)
     end = run.outputs[-1, :, 0]
     for place, other in ((0, lazy), (-2, later), (-1, run.outputs[1, :, 0])):
@@ -50,10 +50,10 @@ def test_a_networks_distances_are_those_of_the_steps_by_hand(monkeypatch):
 
 
 def test_a_small_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(relinearise, "STEPS", 80)
-    monkeypatch.setattr(relinearise, "FULL", {"networks": 2})
-    monkeypatch.setattr(relinearise, "tasks", lambda seed: tasks(seed)[4:6])
+    monkeypatch.setattr(relinearise, "STEPS", 40)
+    monkeypatch.setattr(relinearise, "FULL", {"networks": 1})
+    monkeypatch.setattr(relinearise, "tasks", lambda seed: tasks(seed)[4:5])
     outcomes = [relinearise.run(Config(full=True, keep=tmp_path)) for _ in range(2)]
     assert outcomes[0].to_dict() == outcomes[1].to_dict()
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 2
     assert len(relinearise.draw(outcomes[0]).axes) == 3

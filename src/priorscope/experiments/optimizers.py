@@ -184,6 +184,7 @@ def against(outputs: Tensor, mean: Tensor, variance: Tensor, task: Task) -> dict
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Over all tasks: medians and counts."""
     disagreement = [abs(row["predicted A"] - row["measured A"]) for row in rows]
+    steps = [row["steps"] for row in rows if row["reached"] > 0]
     same = [(row["predicted A"] > 0.5) == (row["measured A"] > 0.5) for row in rows]
     return {
         "distance": float(np.median([row["distance"] for row in rows])),
@@ -193,7 +194,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "verdict off by": float(np.mean(disagreement)),
         "same verdict": float(np.mean(same)),
         "reached": float(np.mean([row["reached"] for row in rows])),
-        "steps": float(np.nanmedian([row["steps"] for row in rows])),
+        "steps": float(np.median(steps)) if steps else float("nan"),
     }
 
 

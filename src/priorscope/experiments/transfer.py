@@ -173,9 +173,9 @@ def _one(width: int, settings: dict[str, Any], seed: int) -> dict[str, Tensor]:
     }
     for name, label in SECOND.items():
         y = signs(label(rest, classes, generator)).double()
-        for moment, kernel in (("before", before), ("after", after)):
-            answer[f"{name}, error {moment}"] = test_error(kernel, y, train)
-            answer[f"{name}, alignment {moment}"] = alignment(kernel, y)
+        for moment, matrix in (("before", before), ("after", after)):
+            answer[f"{name}, error {moment}"] = test_error(matrix, y, train)
+            answer[f"{name}, alignment {moment}"] = alignment(matrix, y)
     return answer
 
 

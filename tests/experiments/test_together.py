@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from priorscope.errors import NotCoveredError
 from priorscope.experiments.together import distances, tangent_kernels, train_together
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.initialization import Initialization
@@ -69,3 +70,17 @@ def test_tangent_kernels_are_those_of_the_weights_that_are_given(data):
         for i in range(len(SEEDS)):
             model = (networks[i], train(networks[i], x, y, TRAININGS["plain"], rates=rates).model)[when]
             torch.testing.assert_close(found[i], EmpiricalNTK(model, rates=rates)(new))
+
+
+@pytest.mark.parametrize(
+    ("training", "cause"),
+    [
+        (Training(), "is a flow"),
+        (Training(loss="mse", learning_rate=0.1, steps=2), "the loss mse"),
+        (Training(learning_rate=0.1, steps=2, optimizer="adafactor"), "the optimizer adafactor"),
+    ],
+)
+def test_what_a_stack_would_do_otherwise_is_refused(training, cause, data):
+    x, y, new = data
+    with pytest.raises(NotCoveredError, match=cause):
+        train_together([network(0)], x, y, training, LAW.rates(network(0)), new)

@@ -12,12 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..errors import NotCoveredError
 from ..network.function import call
 from ..training.optimizer import is_sgd, make_optimizer
 from ..training.run import batches_of
 from ..training.stack import Stack, copies
 from ..training.training import Training
 
+NOT_ELEMENTWISE = ("adafactor", "muon")
+"""Optimizers by name that look at a whole tensor, which in a stack is of all networks."""
 Weights = dict[str, Tensor]
 """{parameter name: (s, ...)}, of s networks."""
 
@@ -54,7 +57,11 @@ def train_together(
         networks: of one architecture.
         rates: {parameter name: c}.
         seeds: of each network's order of mini-batches; that of `ps.train(seed=)`.
+
+    Raises:
+        NotCoveredError: a flow, another loss, an optimizer that looks at whole tensors.
     """
+    _check(training)
     stack = Stack(networks[0], copies(networks), rates, training)
     start = {name: values.detach().clone() for name, values in stack.trained.items()}
     optimizer = None if is_sgd(training) else make_optimizer(_parameters(stack), rates, training)
@@ -97,6 +104,7 @@ def watch_together(
     rates: dict[str, float],
 ) -> Float[Tensor, "s t n"]:
     """The outputs of networks at their training points, at every step of full-batch SGD; each has labels of its own."""
+    _check(training)
     stack, watched = Stack(networks[0], copies(networks), rates, training), []
     for step in range(int(training.end) + 1):
         outputs = stack(x)[..., 0]
@@ -104,6 +112,17 @@ def watch_together(
         if step < training.end:
             stack.descend((outputs - y).square().sum(1) / 2, step)
     return torch.stack(watched, 1)
+
+
+def _check(training: Training) -> None:
+    outside = {
+        "is a flow": training.is_flow,
+        f"has the loss {training.loss}": training.loss != "half_sse",
+        f"has the optimizer {training.optimizer}": training.optimizer in NOT_ELEMENTWISE,
+    }
+    for cause in (cause for cause, holds in outside.items() if holds):
+        remedy = "Give half_sse and an elementwise optimizer, or train one by one: ps.train in a loop"
+        raise NotCoveredError("train_together", cause, remedy)
 
 
 def _parameters(stack: Stack) -> dict[str, nn.Parameter]:

@@ -19,7 +19,7 @@ def test_statistical_criteria_count_only_in_full():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(DataError, match="autokernel, circle, eigenvectors"):
+    with pytest.raises(DataError, match="autokernel, circle, dynamics, eigenvectors"):
         find("nothing")
 
 
@@ -31,8 +31,18 @@ def test_eigenvectors():
     outcome.to_dict()
 
 
+FAILING = {"dynamics": "large labels move the kernel of networks as wide as 8192: k = 3 is learned 28 % later"}
+"""Claims that are known to fail in full, and why."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(reason=FAILING[name], strict=True) if name in FAILING else ())
+        for name in sorted(EXPERIMENTS)
+    ],
+)
 def test_every_claim_in_full(name):
     outcome = find(name).run(Config(full=True))
     assert outcome.passed(full=True), [str(c) for c in outcome.criteria if not c.holds]

@@ -1,6 +1,19 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, circle, eigenvectors, learning_curves, parity, puzzle, risk
+from . import (
+    autokernel,
+    circle,
+    dynamics,
+    eigenvectors,
+    learning_curves,
+    optimizers,
+    parity,
+    puzzle,
+    relinearise,
+    risk,
+    transfer,
+    width,
+)
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -11,11 +24,16 @@ __all__ = [
     "Outcome",
     "autokernel",
     "circle",
+    "dynamics",
     "eigenvectors",
     "experiment",
     "find",
     "learning_curves",
+    "optimizers",
     "parity",
     "puzzle",
+    "relinearise",
     "risk",
+    "transfer",
+    "width",
 ]

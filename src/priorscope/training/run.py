@@ -117,7 +117,7 @@ def _descend(
     end, due = problem.steps[-1], set(problem.steps)
     batches = None
     if training.batch_size is not None and training.batch_size < problem.points:
-        batches = _batches(problem.points, training.batch_size, seed)
+        batches = batches_of(problem.points, training.batch_size, seed)
     with tqdm(total=end, disable=not progress, desc="training", leave=False) as bar:
         for step in range(end + 1):
             loss = None
@@ -146,7 +146,7 @@ def _descend(
     return {}
 
 
-def _batches(points: int, size: int, seed: int) -> Iterator[Tensor]:
+def batches_of(points: int, size: int, seed: int) -> Iterator[Tensor]:
     """Indices of mini-batches without end: a new order every epoch."""
     generator = torch.Generator().manual_seed(seed)
     while True:

@@ -33,7 +33,7 @@ LAWS = ("trained ensemble", "NNGP posterior", "NTK posterior")
 STEPS, FIRST_SEED = 600, 40_000
 SAMPLES, NULL_DRAWS, NULL_SEED = 1_000_000, 10_000, 0
 FULL: dict[str, Any] = {"tasks": 5, "widths": (512, 1024), "networks": 1000}
-QUICK: dict[str, Any] = {"tasks": 1, "widths": (128, 256), "networks": 200}
+QUICK: dict[str, Any] = {"tasks": 1, "widths": (256, 512), "networks": 200}
 
 
 def cases() -> dict[str, Any]:

@@ -205,11 +205,14 @@ def _draw_distances(ax: Any, entry: dict[str, Any]) -> None:
     for place, law in enumerate(LAWS):
         ax.barh(place, found[law], color=COLOURS[law], height=0.55)
         ax.text(found[law] + 0.01, place, f"{found[law]:.3f}", va="center", fontsize=8.5)
-    lines = (("floor", ":"), ("threshold", "--"))
-    for name, dashes in lines:
-        ax.axvline(entry[name], color=style.BLACK, lw=1.1, ls=dashes, label=f"{name} {entry[name]:.3f}")
-    ax.axvline(2 * entry["threshold"], color=style.BLACK, lw=1.1, label="twice the threshold")
+    lines = (
+        (f"floor {entry['floor']:.3f}", entry["floor"], ":"),
+        (f"threshold {entry['threshold']:.3f}", entry["threshold"], "--"),
+        ("twice the threshold", 2 * entry["threshold"], "-"),
+    )
+    for label, x, dashes in lines:
+        ax.plot([x, x], [-0.5, len(LAWS) - 0.5], color=style.BLACK, lw=1.1, ls=dashes, label=label)
     ax.set_yticks(range(len(LAWS)), LAWS)
-    ax.set_ylim(len(LAWS) + 0.35, -0.6)
+    ax.set_ylim(len(LAWS) + 0.6, -0.6)
     ax.set_xlim(0, 1.15 * max(*found.values(), 2 * entry["threshold"]))
-    style.legend(ax, loc="lower left", ncols=3, columnspacing=0.8, handlelength=1.4)
+    style.legend(ax, loc="lower left", ncols=2, columnspacing=0.8)

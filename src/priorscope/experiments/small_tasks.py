@@ -5,7 +5,9 @@ Every task is learned by a fully connected network drawn by one law, with "ntk" 
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +74,32 @@ def law(task: Task, pair: KernelPair, training: Training) -> Gaussian:
 
 
 def functions(
-    task: Task, training: Training, width: int, networks: int, first_seed: int, keep: Path | None
+    task: Task,
+    training: Training,
+    width: int,
+    networks: int,
+    first_seed: int,
+    keep: Path | None,
+    network: Callable[[int, int], nn.Module] | None = None,
+    kind: str = "",
 ) -> Float[Tensor, "s m"]:
-    """What really trained networks say at the test points."""
+    """What really trained networks say at the test points.
+
+    Args:
+        network: (width, seed) -> an initialised network; the task's own by default. kind: what the kept file adds to
+            its name then.
+    """
+    made = task.network if network is None else network
 
     def draw(count: int) -> dict[str, Tensor]:
-        def make(seed: int) -> nn.Module:
-            return task.network(width, seed)
-
         seeds = range(first_seed, first_seed + count)
-        runs = train_many(make, seeds, task.x, task.y, training, rates=INIT, record=task.x_new, at=[])
+        runs = train_many(
+            partial(made, width), seeds, task.x, task.y, training, rates=INIT, record=task.x_new, at=[]
+        )
         return {"functions": runs.final[..., 0]}
 
     words = re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-")
-    file = f"{words}_width-{width}_steps-{training.steps}_networks-{networks}_seed-{first_seed}.npz"
+    file = f"{words}{kind}_width-{width}_steps-{training.steps}_networks-{networks}_seed-{first_seed}.npz"
     return kept(None if keep is None else keep / file, draw, networks)["functions"]
 
 

@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, eigenvectors, puzzle
+from . import autokernel, boolean, calibration, counting, eigenvectors, ensemble, puzzle
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -10,7 +10,11 @@ __all__ = [
     "Experiment",
     "Outcome",
     "autokernel",
+    "boolean",
+    "calibration",
+    "counting",
     "eigenvectors",
+    "ensemble",
     "experiment",
     "find",
     "puzzle",

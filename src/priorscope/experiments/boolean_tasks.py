@@ -64,5 +64,5 @@ def boolean_task(function: str, dimension: int, train: int, seed: int, hidden: i
     x, y = bits(dimension), FUNCTIONS[function](bits(dimension))
     trained, tested = split(len(x), train, seed)
     nearest = nearest_one(y[trained], x[trained], x[tested])
-    name = f"{function}, {dimension} bits, {train} points, split {seed}"
+    name = f"{function}, {dimension} bits, split {seed}"
     return Task(name, x[trained], y[trained], x[tested], y[tested], nearest, hidden)

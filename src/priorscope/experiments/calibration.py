@@ -12,22 +12,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import ndtr
 from torch import Tensor
 from tqdm import tqdm
 
 from ..beliefs.gaussian import Gaussian
 from ..plot import style
 from . import small_tasks
-from .calibration_tasks import at, described, makers
+from .calibration_tasks import described, makers
 from .experiment import Config, Criterion, Outcome, experiment
-from .small_tasks import Task, descent, functions, outcomes, probabilities
+from .small_tasks import POINTS, UNDECIDED, Task, descent, functions, opened, outcomes, probabilities
 
-UNDECIDED, POINTS = 0.02, 8
-"""Test points where the predicted probability lies between these are undecided; so many of them, evenly by rank."""
 STEPS, FIRST_SEED = 150, 50_000
 BINS, BAND, REPETITIONS, BAND_SEED = 10, 0.99, 4000, 0
 LARGEST_BIAS = 0.03
@@ -102,20 +99,10 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> Measured:
     """Predicts first, then trains."""
     pair = task.limit
     training = descent(task, pair, STEPS)
-    task = at(task, undecided(small_tasks.law(task, pair, training)))
+    task = opened(task, pair, training)
     belief, width = small_tasks.law(task, pair, training), settings["widths"][task.hidden]
     found = functions(task, training, width, settings["networks"], FIRST_SEED + config.seed, config.keep)
     return Measured(task, belief, probabilities(task, belief), outcomes(task, found), width)
-
-
-def undecided(belief: Gaussian) -> Int[Tensor, " k"]:
-    """Up to 8 points whose sign is undecided, spread evenly by the rank of their probability."""
-    p = torch.from_numpy(ndtr((belief.mean / belief.variance.sqrt()).numpy()))
-    ranked = p.argsort(stable=True)
-    open_ones = ranked[(p[ranked] > UNDECIDED) & (p[ranked] < 1 - UNDECIDED)]
-    if len(open_ones) <= POINTS:
-        return open_ones
-    return open_ones[torch.linspace(0, len(open_ones) - 1, POINTS).round().to(torch.int64)]
 
 
 def reported(measured: list[Measured], settings: dict[str, Any]) -> Outcome:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,7 +103,3 @@ def _standardised(x: Tensor, train: int) -> Tensor:
     varies = deviation > 1e-9
     return ((x - mean) / deviation)[:, varies].clamp(-4, 4)
 
-
-def at(task: Task, points: Tensor) -> Task:
-    """The task with these of its test points alone."""
-    return replace(task, x_new=task.x_new[points], a=task.a[points], b=task.b[points])

@@ -6,14 +6,14 @@ Every task is learned by a fully connected network drawn by one law, with "ntk" 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from scipy.stats import norm
+from jaxtyping import Bool, Float, Int
+from scipy.special import ndtr
 from torch import Tensor, nn
 
 from ..beliefs.gaussian import Gaussian
@@ -30,6 +30,8 @@ INIT = Initialization(**LAW)
 SHARE = 0.45
 """The learning rate as a share of the step limit 2/λ_max."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+UNDECIDED, POINTS = 0.02, 8
+"""Test points where the predicted probability lies between these are undecided; so many of them, evenly by rank."""
 NARROW = 64
 """Width of the network whose structure the limit is derived from."""
 
@@ -71,6 +73,22 @@ def descent(task: Task, pair: KernelPair, steps: int) -> Training:
 def law(task: Task, pair: KernelPair, training: Training) -> Gaussian:
     """The trained ensemble at the test points."""
     return trained_ensemble(pair, task.x, task.y, training)(task.x_new)
+
+
+def undecided(belief: Gaussian) -> Int[Tensor, " k"]:
+    """Up to 8 points whose sign is undecided, spread evenly by the rank of their probability."""
+    p = torch.from_numpy(ndtr((belief.mean / belief.variance.sqrt()).numpy()))
+    ranked = p.argsort(stable=True)
+    open_ones = ranked[(p[ranked] > UNDECIDED) & (p[ranked] < 1 - UNDECIDED)]
+    if len(open_ones) <= POINTS:
+        return open_ones
+    return open_ones[torch.linspace(0, len(open_ones) - 1, POINTS).round().to(torch.int64)]
+
+
+def opened(task: Task, pair: KernelPair, training: Training) -> Task:
+    """The task with those of its test points alone that the ensemble leaves undecided."""
+    points = undecided(law(task, pair, training))
+    return replace(task, x_new=task.x_new[points], a=task.a[points], b=task.b[points])
 
 
 def functions(
@@ -124,4 +142,4 @@ def probabilities(task: Task, belief: Gaussian) -> Float[Tensor, " q"]:
     if not torch.equal(task.a, task.b):
         # |f − b|² − |f − a|² = 2 (a − b)·f, as |a| = |b|.
         margins.append(belief.project(task.a - task.b))
-    return torch.tensor([float(norm.cdf(mean / math.sqrt(variance))) for mean, variance in margins]).to(torch.float64)
+    return torch.tensor([float(ndtr(mean / math.sqrt(variance))) for mean, variance in margins]).to(torch.float64)

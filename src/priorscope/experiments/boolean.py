@@ -28,7 +28,7 @@ TASKS = (
     ("weights 1 to d", 0),
     ("coins 1", 3),
 )
-"""(function, seed of the split). Chosen by the predicted laws alone, so that the posteriors are far from the ensemble."""
+"""(function, seed of the split). Chosen by the predicted laws alone: the posteriors are far from the ensemble."""
 LAWS = ("trained ensemble", "NNGP posterior", "NTK posterior")
 STEPS, FIRST_SEED = 600, 40_000
 SAMPLES, NULL_DRAWS, NULL_SEED = 1_000_000, 10_000, 0
@@ -201,7 +201,9 @@ def _draw_labelings(ax: Any, name: str, entry: dict[str, Any]) -> None:
 
 def _draw_distances(ax: Any, entry: dict[str, Any]) -> None:
     width, found = list(entry["distances"].items())[-1]
-    style.axes(ax, xlabel="total variation to the networks", title=f"width {width}, {int(entry['counts'].sum())} networks")
+    style.axes(
+        ax, xlabel="total variation to the networks", title=f"width {width}, {int(entry['counts'].sum())} networks"
+    )
     for place, law in enumerate(LAWS):
         ax.barh(place, found[law], color=COLOURS[law], height=0.55)
         ax.text(found[law] + 0.01, place, f"{found[law]:.3f}", va="center", fontsize=8.5)

@@ -1,4 +1,4 @@
-"""Twenty-four small tasks that nothing was built on: Boolean functions, regressions on the circle, rows of real tables."""
+"""Twenty-four small tasks that nothing was built on: Boolean functions, regressions on the circle, rows of tables."""
 
 import math
 from collections.abc import Callable
@@ -102,4 +102,3 @@ def _standardised(x: Tensor, train: int) -> Tensor:
     mean, deviation = x[:train].mean(0), x[:train].std(0)
     varies = deviation > 1e-9
     return ((x - mean) / deviation)[:, varies].clamp(-4, 4)
-

@@ -40,7 +40,7 @@ def cases() -> dict[str, Any]:
     """All that decides a result, as `cases/counting.json` has it."""
     return {
         "name": "counting",
-        "claim": "the predicted probabilities score better than training 50 networks and counting, at a tenth of the cost",
+        "claim": "predicted probabilities score better than training 50 networks and counting, at a tenth of the cost",
         "initialization": small_tasks.LAW,
         "architecture": {"hidden layers": 1, "activation": "relu", "bias": True},
         "boolean tasks": [{"function": function, "split seed": seed} for function, seed in boolean.TASKS],
@@ -62,8 +62,8 @@ def cases() -> dict[str, Any]:
             "judged": JUDGED,
             "cheaper": CHEAPER,
             "repeats": REPEATS,
-            "in_words": "the prediction's mean log score over all tasks is at least that of counting 50 networks by the "
-            "better of the two smoothing rules, in expectation over which 50 of the pool are counted; and a prediction "
+            "in_words": "the prediction's mean log score over all tasks is at least that of counting 50 networks by "
+            "the better of the two smoothing rules, in expectation over which 50 of the pool are counted; and a prediction "
             "takes at most a tenth of the CPU seconds of training 50 networks (medians of 3 warm runs of each).",
         },
     }
@@ -196,9 +196,11 @@ def reported(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Outcome:
         Criterion(f"cost of a prediction over that of {JUDGED} networks", ratio, "<=", CHEAPER, exact=False),
     )
     notes = (
-        f"mean log score {score:.4f} ± {error:.4f} nats (clustered by network); counting {JUDGED} of {settings['pool']}: "
+        f"mean log score {score:.4f} ± {error:.4f} nats (clustered by network); counting {JUDGED}: "
         + ", ".join(f"{rule} {float(found[place]):.4f}" for rule, found in counts.items()),
-        f"counting reaches it with {enough[0]} networks" if enough else f"counting up to {COUNTED[-1]} never reaches it",
+        f"counting reaches it with {enough[0]} networks"
+        if enough
+        else f"counting up to {COUNTED[-1]} never reaches it",
         f"a prediction costs {ratio:.4f} of training {JUDGED} networks of width {settings['width']} (CPU seconds)",
         *(_note(row) for row in rows),
     )
@@ -210,8 +212,8 @@ def _note(row: dict[str, Any]) -> str:
     place = COUNTED.index(JUDGED)
     counted = max(float(found[place]) for found in row["counts"].values())
     return (
-        f"{row['task']}: {row['statements']} statements, {row['score']:.3f} ± {row['score_error']:.3f}, counting {JUDGED}: "
-        f"{counted:.3f}; {row['seconds_to_predict']:.3f} s to predict, {row['seconds_to_train']:.2f} s to train {JUDGED}"
+        f"{row['task']}: {row['statements']} statements, {row['score']:.3f} ± {row['score_error']:.3f}, counting "
+        f"{JUDGED}: {counted:.3f}; {row['seconds_to_predict']:.3f} s to predict, {row['seconds_to_train']:.2f} s to train"
     )
 
 
@@ -227,7 +229,9 @@ def draw(outcome: Outcome) -> Figure:
         ylabel="log score of a held-out network's choice (nats)",
         title=f"Mean over {len(rows)} tasks",
     )
-    style.axes(right, xlabel="CPU seconds a task", title=f"A prediction costs {numbers['ratio']:.2g} of {JUDGED} networks")
+    style.axes(
+        right, xlabel="CPU seconds a task", title=f"A prediction costs {numbers['ratio']:.2g} of {JUDGED} networks"
+    )
     for (rule, found), colour in zip(numbers["counts"].items(), (style.ORANGE, style.VERMILION), strict=True):
         left.plot(COUNTED, style.array(found), "o-", ms=4, color=colour, label=f"counted, {rule}'s rule")
         right.plot(np.array(COUNTED) * train / JUDGED, style.array(found), "o-", ms=4, color=colour)

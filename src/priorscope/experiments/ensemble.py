@@ -26,7 +26,7 @@ TASKS: tuple[tuple[str, int, int, int], ...] = (("majority", 5, 20, 0), ("majori
 """(function, bits, training points, seed of the split). Chosen by the predicted laws alone, so that the three
 covariances are far from each other; of the function they do not depend."""
 LAWS = ("trained ensemble", "NNGP posterior", "NTK posterior")
-KINDS = {"plain networks": LAWS[0], "with an untrainable function": LAWS[2]}
+KINDS = {"plain": LAWS[0], "with an untrainable function": LAWS[2]}
 """Which of the laws each kind of network has."""
 STEPS, FIRST_SEED, NULL_DRAWS, NULL_SEED = 400, 60_000, 10_000, 0
 FULL: dict[str, Any] = {"tasks": 2, "widths": (512, 1024), "networks": 500}
@@ -37,8 +37,8 @@ def cases() -> dict[str, Any]:
     """All that decides a result, as `cases/ensemble.json` has it."""
     return {
         "name": "ensemble",
-        "claim": "trained networks have the trained ensemble's covariance; with the untrainable function, the posterior "
-        "of the NTK's",
+        "claim": "trained networks have the trained ensemble's covariance; with the untrainable function, the NTK "
+        "posterior's",
         "initialization": small_tasks.LAW,
         "architecture": {"hidden layers": 1, "activation": "relu", "bias": True},
         "tasks": [dict(zip(("function", "bits", "train", "split seed"), task, strict=True)) for task in TASKS],
@@ -52,8 +52,8 @@ def cases() -> dict[str, Any]:
             "null_draws": NULL_DRAWS,
             "null_seed": NULL_SEED,
             "factor_for_evidence": 2.0,
-            "in_words": "||C_hat - C||_F / ||C||_F of the kind's law is at most the 99.9 % quantile under that law with "
-            "as many networks + b/width of the fit a + b/width over both widths (b < 0 counts as 0, at most the "
+            "in_words": "||C_hat - C||_F / ||C||_F of the kind's law is at most the 99.9 % quantile under that law "
+            "with as many networks + b/width of the fit a + b/width over both widths (b < 0 counts as 0, at most the "
             "quantile), judged at the wider one; the other two laws, each by its own C, both exceed twice that.",
         },
     }
@@ -95,20 +95,19 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
     criteria: list[Criterion] = []
     first = FIRST_SEED + config.seed
     for kind, own in KINDS.items():
-        make = task.network if kind == "plain networks" else _with_untrained(task)
+        make = task.network if kind == "plain" else _with_untrained(task)
+        words = "" if own == LAWS[0] else "-added"
         found = {
-            width: functions(
-                task, training, width, settings["networks"], first, config.keep, make, "" if own == LAWS[0] else "-added"
-            )
+            width: functions(task, training, width, settings["networks"], first, config.keep, make, words)
             for width in settings["widths"]
         }
         numbers[kind] = _compared(found, laws, own, quantiles[own])
         entry = numbers[kind]
         name = f"{task.name}, {kind}"
-        criteria += [
-            Criterion(f"{name}: covariance of the {own}", entry["distances"][own], "<=", entry["threshold"], exact=False),
-            Criterion(f"{name}: the nearer other law over twice the threshold", entry["power"], ">=", 1.0, exact=False),
-        ]
+        of_own, threshold = entry["distances"][own], entry["threshold"]
+        words = f"{name}: the nearer other law over twice the threshold"
+        criteria.append(Criterion(f"{name}: covariance of the {own}", of_own, "<=", threshold, exact=False))
+        criteria.append(Criterion(words, entry["power"], ">=", 1.0, exact=False))
     return numbers, criteria
 
 
@@ -157,25 +156,23 @@ def draw(outcome: Outcome) -> Figure:
     figure, rows = plt.subplots(len(tasks), 2, figsize=(9.4, 4.2 * len(tasks)), layout="constrained", squeeze=False)
     for row, (name, kinds) in zip(rows, tasks.items(), strict=True):
         for ax, (kind, entry) in zip(row, kinds.items(), strict=True):
-            _draw_entries(ax, f"{name}: {entry['networks']} {kind}", entry)
+            _draw_entries(ax, f"{name}\n{entry['networks']} networks: {kind}", entry)
     return figure
 
 
 def _draw_entries(ax: Axes, title: str, entry: dict[str, Any]) -> None:
-    style.axes(ax, xlabel="predicted (co)variance of two outputs", ylabel="that of the networks", title=title)
-    ax.title.set_fontsize(10)
+    style.axes(ax, xlabel="predicted (co)variance of two outputs", ylabel="that of the networks")
+    ax.set_title(title, fontsize=9.5)
     rows, columns = torch.triu_indices(*entry["covariance"].shape)
     measured = entry["covariance"][rows, columns]
-    low, high = float(measured.min()), float(measured.max())
     for name, marker in zip(LAWS, "oDs", strict=True):
-        predicted = entry["laws"][name][rows, columns]
-        low, high = min(low, float(predicted.min())), max(high, float(predicted.max()))
         distance, limit = entry["distances"][name], entry["threshold"]
-        words = f"≤ {limit:.2f}" if distance <= limit else (f"> 2 · {limit:.2f}" if distance > 2 * limit else "between")
-        label = f"{name}: distance {distance:.2f} {words}"
+        words = f"at most {limit:.2f}" if distance <= limit else f"over {(1 + (distance > 2 * limit)) * limit:.2f}"
+        label = f"{name}: distance {distance:.2f}, {words}"
+        predicted = entry["laws"][name][rows, columns]
         ax.plot(predicted, measured, marker, ms=4.5, alpha=0.8, color=COLOURS[name], label=label)
+    low, high = float(measured.min()), float(measured.max())
     margin = 0.06 * (high - low)
-    ends = (low - margin, high + margin)
-    ax.plot(ends, ends, color=style.BLACK, lw=0.8, ls="--")
-    ax.set(xlim=ends, ylim=(ends[0], ends[1] + 0.3 * (high - low)))
+    ax.plot([low, high], [low, high], color=style.BLACK, lw=0.8, ls="--")
+    ax.set_ylim(low - margin, high + margin + 0.45 * (high - low))
     style.legend(ax, loc="upper left")

@@ -111,9 +111,7 @@ def functions(
 
     def draw(count: int) -> dict[str, Tensor]:
         seeds = range(first_seed, first_seed + count)
-        runs = train_many(
-            partial(made, width), seeds, task.x, task.y, training, rates=INIT, record=task.x_new, at=[]
-        )
+        runs = train_many(partial(made, width), seeds, task.x, task.y, training, rates=INIT, record=task.x_new, at=[])
         return {"functions": runs.final[..., 0]}
 
     words = re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.func import functional_call
 
+from ..network.derivatives import forward_product
 from ..network.initialization import Initialization
 from ..network.weights import layers_with_a_law
 
@@ -40,7 +41,7 @@ class WithUntrained(nn.Module):
             {name: self.get_buffer(f"{kind}_{i}") for i, name in enumerate(self.names)}
             for kind in ("start", "direction")
         )
-        return jvp(lambda values: functional_call(self.network, values, (x,)), (start,), (direction,))[1]
+        return forward_product(lambda values: functional_call(self.network, values, (x,)), start, direction)[1]
 
 
 def with_untrained(network: nn.Module, init: Initialization, seed: int) -> WithUntrained:

@@ -63,8 +63,8 @@ def cases() -> dict[str, Any]:
             "cheaper": CHEAPER,
             "repeats": REPEATS,
             "in_words": "the prediction's mean log score over all tasks is at least that of counting 50 networks by "
-            "the better of the two smoothing rules, in expectation over which 50 of the pool are counted; and a prediction "
-            "takes at most a tenth of the CPU seconds of training 50 networks (medians of 3 warm runs of each).",
+            "the better of the two smoothing rules, in expectation over which 50 of the pool are counted; and a "
+            "prediction takes at most a tenth of the CPU seconds of training 50 networks (medians of 3 warm runs).",
         },
     }
 
@@ -213,7 +213,8 @@ def _note(row: dict[str, Any]) -> str:
     counted = max(float(found[place]) for found in row["counts"].values())
     return (
         f"{row['task']}: {row['statements']} statements, {row['score']:.3f} ± {row['score_error']:.3f}, counting "
-        f"{JUDGED}: {counted:.3f}; {row['seconds_to_predict']:.3f} s to predict, {row['seconds_to_train']:.2f} s to train"
+        f"{JUDGED}: {counted:.3f}; seconds to predict {row['seconds_to_predict']:.3f}, to train "
+        f"{row['seconds_to_train']:.2f}"
     )
 
 

@@ -138,7 +138,7 @@ def test_the_untrainable_function_is_the_jacobian_times_another_start():
     for point in x:
         gradients = torch.autograd.grad(network(point[None]).sum(), list(network.parameters()))
         pairs = list(zip(gradients, other.parameters(), strict=True))[:-2]  # all but the last layer
-        slow.append(sum(float((g * p).sum()) for g, p in pairs))
+        slow.append(sum(float((g * p.detach()).sum()) for g, p in pairs))
     torch.testing.assert_close(model.untrained(x)[:, 0].detach(), torch.tensor(slow))
     before = model.untrained(x).detach()
     runs = ps.train(model, x, torch.ones(3), ps.Training(learning_rate=0.05, steps=20), rates=init)

@@ -137,8 +137,8 @@ def reported(measured: list[Measured], settings: dict[str, Any]) -> Outcome:
     return Outcome(tuple(criteria), numbers, notes)
 
 
-def _resampled(one: Measured, seed: int) -> Float[Tensor, "r s q"]:
-    """What as many networks would do if drawn from the predicted law itself, again and again; as bytes."""
+def _resampled(one: Measured, seed: int) -> Bool[Tensor, "r s q"]:
+    """What as many networks would do if drawn from the predicted law itself, again and again."""
     s = len(one.done)
     drawn = [
         outcomes(one.task, one.belief.sample(part * s, BAND_SEED + 1000 * seed + i)).reshape(part, s, -1)

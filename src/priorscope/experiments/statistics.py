@@ -34,7 +34,8 @@ def covariance_quantile(covariance: Tensor, networks: int, draws: int, seed: int
     null = []
     for start in range(0, draws, AT_ONCE):
         shape = (min(AT_ONCE, draws - start), networks, len(covariance))
-        null.append(covariance_statistic(torch.randn(shape, generator=generator) @ root.T, covariance))
+        noise = torch.randn(shape, generator=generator, dtype=root.dtype)
+        null.append(covariance_statistic(noise @ root.T, covariance))
     return float(torch.cat(null).quantile(QUANTILE))
 
 

@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, eigenvectors, puzzle
+from . import autokernel, coin, eigenvectors, puzzle
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Experiment",
     "Outcome",
     "autokernel",
+    "coin",
     "eigenvectors",
     "experiment",
     "find",

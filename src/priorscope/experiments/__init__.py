@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, coin, eigenvectors, puzzle
+from . import autokernel, coin, eigenvectors, puzzle, shortcut
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "experiment",
     "find",
     "puzzle",
+    "shortcut",
 ]

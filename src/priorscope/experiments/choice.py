@@ -27,7 +27,7 @@ from ..training.ensemble import trained_ensemble
 from ..training.runs import train_many
 from ..training.training import Training
 from .kept import kept
-from .statistics import QUANTILE
+from .statistics import QUANTILE, Criterion
 
 SAMPLES = 100_000
 """Networks that a prediction samples."""
@@ -292,6 +292,29 @@ def gap_quantile(cells: Sequence[Counted], seed: int = 0) -> float:
     """The 99.9 % quantile of `gap` when as many functions are drawn from each predicted law."""
     null = [c.question.null(len(c.taken), DRAWS, seed + 10 * DRAWS * i) for i, c in enumerate(cells)]
     return float(root_mean_square(null).quantile(QUANTILE))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the predicted law passes at two widths, and what other laws' gaps are, at the wider one."""
+
+    criterion: Criterion
+    others: dict[str, float]
+
+    def words(self) -> tuple[str, ...]:
+        """The criterion, and whether the case speaks for the ensemble: both posteriors beyond twice its threshold."""
+        told = ", ".join(f"{name} {value:.3g}" for name, value in self.others.items())
+        counts = all(self.criterion.refutes(value) for value in self.others.values())
+        verdict = "both are refuted" if counts else "not both are beyond twice the threshold: no evidence against them"
+        return f"{self.criterion}", f"the same gap for other laws: {told}; {verdict}"
+
+
+def judged(name: str, narrow: Sequence[Counted], wide: Sequence[Counted], widths: tuple[int, int]) -> Judgement:
+    """The gap between shares and probabilities against its null law."""
+    criterion = Criterion(name, *widths, gap(narrow), gap(wide), gap_quantile(wide))
+    found = [cell.question.posteriors() for cell in wide]
+    others = {law: gap_of(wide, [each[law] for each in found]) for law in found[0]}
+    return Judgement(criterion, others)
 
 
 def _contradicted(pair: KernelPair, train: Tensor, y: Tensor) -> int:

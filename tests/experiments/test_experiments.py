@@ -19,7 +19,7 @@ def test_statistical_criteria_count_only_in_full():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(DataError, match="autokernel, coin, eigenvectors, puzzle"):
+    with pytest.raises(DataError, match="autokernel, coin, eigenvectors, husky, puzzle"):
         find("nothing")
 
 

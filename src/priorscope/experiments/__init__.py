@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, coin, eigenvectors, puzzle, shortcut
+from . import autokernel, coin, eigenvectors, husky, puzzle, shortcut
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "eigenvectors",
     "experiment",
     "find",
+    "husky",
     "puzzle",
     "shortcut",
 ]

@@ -53,7 +53,7 @@ class Points:
     def of(cls, make: Maker, init: Initialization, x: Tensor) -> "Points":
         """The kernels of infinitely wide networks."""
         limit = infinite_width(make(8, 0).to(torch.float64), init)(x)
-        return cls(x, KernelPair(*(PrecomputedKernel(matrix.detach()) for matrix in limit)))
+        return cls(x, KernelPair(PrecomputedKernel(limit.nngp.detach()), PrecomputedKernel(limit.ntk.detach())))
 
 
 @dataclass(frozen=True, eq=False)

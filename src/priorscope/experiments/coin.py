@@ -7,7 +7,7 @@ the place, and with circular padding, which sees no more than the way from agent
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import torch
@@ -62,7 +62,7 @@ def network(architecture: str, width: int, seed: int) -> nn.Module:
     if kind(architecture) == "fully connected":
         layers: list[nn.Module] = [nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
     else:
-        padding = "zeros" if "zero" in architecture else "circular"
+        padding: Literal["zeros", "circular"] = "zeros" if "zero" in architecture else "circular"
         first = nn.Conv2d(2, width, 5, padding=2, padding_mode=padding)
         second = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding)
         layers = [first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]

@@ -151,11 +151,13 @@ def _outcome(grid: list[tuple[float, float]], cells: dict[int, list[Counted]], s
 
 def draw(outcome: Outcome) -> Figure:
     """The share of new points that follow the shortcut, predicted and measured; and every group's probabilities."""
-    figure, axes = plt.subplots(1, 3, figsize=(13.2, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14.0, 4.2), layout="constrained")
     cells = outcome.numbers["cells"]
     for ax, kind, title in zip(axes, ("predicted", "measured"), ("Predicted", "Measured"), strict=False):
         image = _draw_map(ax, cells, f"agreement_{kind}", title)
-    figure.colorbar(image, ax=axes[:2].tolist(), label="share of new points that follow the shortcut", shrink=0.85)
+    figure.colorbar(
+        image, ax=axes[:2].tolist(), label="share of new points that follow the shortcut", shrink=0.85, pad=0.02
+    )
     _draw_groups(axes[2], cells, outcome.numbers["bias"])
     return figure
 

@@ -52,7 +52,7 @@ def test_the_background_tells_the_label_in_its_share_of_the_pictures(data, predi
 
 
 def test_an_unknown_photograph_is_named():
-    with pytest.raises(DataError, match=r"'snow' is not known.*gravel"):
+    with pytest.raises(DataError, match=r"'snow': is not known.*gravel"):
         photograph("snow")
 
 

@@ -105,6 +105,18 @@ def photographs(size: int = SIZE) -> Collection:
     )
 
 
+def photograph(name: str) -> UInt8[Tensor, "3 h w"]:
+    """One of the real photographs of scikit-image and scikit-learn, whole.
+
+    Raises:
+        DataError: a name that is not known, or a package that is not installed.
+    """
+    files = {each: file for folder in _folders() for each, file in folder.items()}
+    if name not in files:
+        raise DataError(f"the photograph {name!r}", "is not known", f"Choose one of {', '.join(sorted(files))}")
+    return _bytes(_open(files[name]))
+
+
 def _folders() -> list[dict[str, Path]]:
     found = []
     for package, files in PHOTOGRAPHS.items():

@@ -1,0 +1,45 @@
+"""shortcut: its cases are the committed ones, its features are what they say, and it says what it measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from priorscope.experiments import Config, shortcut
+from priorscope.experiments.features import features
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_cases_are_those_that_were_fixed_before():
+    assert json.loads((ROOT / "cases" / "shortcut.json").read_text()) == shortcut.cases()
+
+
+@pytest.mark.parametrize(("core", "other"), [(0.9, 0.6), (0.9, 1.0), (0.8, 0.75)])
+def test_predictivity_is_the_share_of_points_that_a_feature_has_right(core, other):
+    of = features((core, other), (1.0, 2.0), 40, 12, 0)
+    assert len(of.y) == len(of.train) == 40
+    assert of.y.sum() == 0
+    for sign, predictivity in ((of.core, core), (of.shortcut, other)):
+        assert (sign[of.train] == of.y).double().mean() == pytest.approx(predictivity)
+    assert torch.equal(of.core[of.new], -of.shortcut[of.new])
+
+
+def test_availability_is_how_strongly_a_feature_shows():
+    weak, strong = (features((0.9, 0.9), (1.0, a), 400, 100, 0) for a in (0.5, 3.0))
+    torch.testing.assert_close(strong.x[:, 1], 6 * weak.x[:, 1])
+    torch.testing.assert_close(strong.x[:, [0, *range(2, 10)]], weak.x[:, [0, *range(2, 10)]])
+    assert torch.equal(weak.x[:, 1].sign(), weak.shortcut)
+    assert float((weak.x[:, 1] * weak.shortcut).mean()) == pytest.approx(0.5, rel=0.05)
+
+
+def test_it_is_measured_kept_and_drawn(tmp_path):
+    settings = {"widths": [8, 16], "networks": 6}
+    outcome = shortcut.measure(settings, (0.6, 1.0), (1.0, 4.0), Config(keep=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 8
+    predicted = [cell["agreement_predicted"][1] for cell in outcome.numbers["cells"]]
+    assert max(predicted[:2]) < 0.3 < 0.9 < min(predicted[2:])
+    assert len(outcome.criteria) == 4
+    assert shortcut.measure(settings, (0.6, 1.0), (1.0, 4.0), Config(keep=tmp_path)).to_dict() == outcome.to_dict()
+    assert len(shortcut.draw(outcome).axes) == 4

@@ -1,6 +1,6 @@
 """Experiments: one file, one claim. `priorscope experiment list` shows them."""
 
-from . import autokernel, circle, eigenvectors, learning_curves, parity, puzzle, risk
+from . import autokernel, circle, eigenvectors, learning_curves, parity, puzzle, risk, trust
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "parity",
     "puzzle",
     "risk",
+    "trust",
 ]

@@ -285,9 +285,7 @@ HELD_OUT = (
         "heavy momentum",
         18,
     ),
-    Task(
-        "deep-tanh", "normal", "teacher", 8, 25, 3, "tanh", 2, 0.05, "ntk", DEEPER, (GENTLE, LOUD), "four layers", 19
-    ),
+    Task("deep-tanh", "normal", "teacher", 8, 25, 3, "tanh", 2, 0.05, "ntk", DEEPER, (GENTLE, LOUD), "four layers", 19),
 )
 
 

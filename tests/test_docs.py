@@ -50,7 +50,7 @@ def test_readme_code_is_the_last_cell_of_the_essay():
     assert code[1].strip() == last.strip()
 
 
-DOCUMENTS = ["empirical.md", "infinite.md", "hypotheses.md", "learnability.md", "similar.md"]
+DOCUMENTS = ["empirical.md", "infinite.md", "hypotheses.md", "learnability.md", "similar.md", "trust.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

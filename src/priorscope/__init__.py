@@ -2,8 +2,8 @@
 
 A module and data make a kernel (`EmpiricalNTK`, `infinite_width`); a kernel on data makes beliefs (`eigenmodes`,
 `GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`), verdicts (`compare`, `audit`,
-`crossover`, `most_diagnostic`) and expected test errors (`learnability`, `learning_curve`, `gcv`); `train` and
-`train_many` show what real networks do; `report` puts it all on one page.
+`crossover`, `most_diagnostic`), which `trust` says how far to believe, and expected test errors (`learnability`,
+`learning_curve`, `gcv`); `train` and `train_many` show what real networks do; `report` puts it all on one page.
 """
 
 from . import data, kernels, plot
@@ -26,6 +26,7 @@ from .generalization.datamodels import datamodelling_score
 from .generalization.diagnostic import Diagnostic, most_diagnostic
 from .generalization.learnability import Learnability, learnability, learning_curve
 from .generalization.risk import Risk, gcv
+from .generalization.trust import Trust, trust
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
 from .kernels.empirical import EmpiricalNTK
 from .kernels.infinite import dual, infinite_width, kernel_map, rule
@@ -34,6 +35,7 @@ from .network.linearize import linearize
 from .report import report
 from .training.drift import drift
 from .training.ensemble import TrainedEnsemble, trained_ensemble
+from .training.follow import Course, follow
 from .training.function_trajectory import FunctionTrajectory
 from .training.relinearise import RelinearisedTrajectory
 from .training.run import Run, train
@@ -47,6 +49,7 @@ from .version import __version__
 
 __all__ = [
     "Audit",
+    "Course",
     "Crossover",
     "Diagnostic",
     "EmpiricalNTK",
@@ -74,6 +77,7 @@ __all__ = [
     "TrainedEnsemble",
     "Training",
     "Trajectory",
+    "Trust",
     "Verdict",
     "__version__",
     "audit",
@@ -87,6 +91,7 @@ __all__ = [
     "drift",
     "dual",
     "eigenmodes",
+    "follow",
     "gcv",
     "hermite_modes",
     "infinite_width",
@@ -113,4 +118,5 @@ __all__ = [
     "train_many",
     "trained_ensemble",
     "trajectory",
+    "trust",
 ]

@@ -49,7 +49,7 @@ def test_compare_prints_a_table_and_keeps_numbers_and_a_figure(capsys, tables):
     assert (status, err) == (0, "")
     assert "neither" in out
     assert "columns of test.csv that are not used: row" in out
-    assert "trust: not assessed" in out
+    assert "held-out cases with a score like" in out
     kept = json.loads((tables / "out" / "compare.json").read_text())
     assert (tables / "out" / "compare.png").stat().st_size > 1000
     data = contested(

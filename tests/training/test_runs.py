@@ -153,6 +153,12 @@ def test_networks_that_diverge_are_named_and_the_others_go_on():
     assert bool(runs.outputs[1, step:].isnan().all())
     torch.testing.assert_close(runs.outputs[2], train(one_is_wild(2), x, y, t, at=range(21)).outputs)
 
+    other = torch.randn(4, 3)
+    with pytest.warns(PriorscopeWarning, match="seeds 1 is not finite"):
+        recorded = train_many(one_is_wild, 3, x, y, t, record=other, at=[0])
+    torch.testing.assert_close(recorded.final[2], train(one_is_wild(2), x, y, t, record=other).outputs[-1])
+    assert bool(recorded.final[1].isnan().all())
+
 
 def test_a_stack_of_other_weights_is_found():
     x, y = data()

@@ -19,6 +19,7 @@ from . import (
     risk,
     shortcut,
     transfer,
+    trust,
     width,
 )
 from .experiment import EXPERIMENTS, Config, Criterion, Experiment, Outcome, experiment, find
@@ -49,5 +50,6 @@ __all__ = [
     "risk",
     "shortcut",
     "transfer",
+    "trust",
     "width",
 ]

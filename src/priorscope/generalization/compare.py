@@ -4,6 +4,7 @@ Every probability is of what trained networks do, so it comes from the trained e
 Gaussian process with the NTK as covariance.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Integral
@@ -16,7 +17,7 @@ from ..beliefs.gaussian import Gaussian, Probability
 from ..beliefs.law import Law
 from ..beliefs.rare import rare_probability
 from ..data.inputs import Inputs, check_inputs, count
-from ..errors import DataError, NotCoveredError, PriorscopeError, SingularKernelError
+from ..errors import DataError, NotCoveredError, PriorscopeError, PriorscopeWarning, SingularKernelError
 from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.kernel import Kernel
 from ..kernels.pair import KernelPair
@@ -34,7 +35,11 @@ from .candidates import (
     kept_points,
 )
 from .counting import FEW_HITS, counted, drawn, nearest_of_two, realised
+from .trust import trust as assessment
+from .trust.assess import UNASSESSED
 from .verdict import Verdict
+
+OF_ONE = f"{UNASSESSED}the score is of networks drawn from a pair of infinite_width, and this is one given network"
 
 __all__ = ["Verdict", "compare", "probability_of"]
 
@@ -52,6 +57,7 @@ def compare(
     duplicates: Literal["raise", "drop"] = "raise",
     samples: int = 100_000,
     seed: int = 0,
+    trust: bool = True,
 ) -> Verdict:
     """Ranks candidate labels of the test points by what trained networks do.
 
@@ -69,6 +75,8 @@ def compare(
         duplicates: test points that the kernel cannot tell from a training point raise, or are dropped.
         samples: number of networks sampled from the ensemble; of a loss that is not squared, whose networks are
             trained one by one, at most 2000.
+        trust: whether to assess how far the verdict deserves belief (`ps.trust`), which a pair from `infinite_width`
+            allows: five networks are drawn and looked at.
 
     Raises:
         IndistinguishableError: for test points that the kernel cannot tell from training points.
@@ -78,6 +86,8 @@ def compare(
     _check_arguments(candidates, training, duplicates, samples)
     check_inputs(x, "x")
     check_inputs(x_new, "x_new")
+    if isinstance(kernel, KernelPair):
+        kernel = kernel.on(x)
     ntk = kernel.ntk if isinstance(kernel, KernelPair) else kernel
     known = hypotheses(y, count(x), candidates, x_new, ntk.outputs(x))
     kept, notes = distinguishable(kernel, x, x_new, duplicates)
@@ -88,11 +98,20 @@ def compare(
         check_finite(training, path.step_limit, outputs)
         if has_noise(training, count(x)):
             notes += (*path.notes, "one given network: its mini-batches alone are random")
-            return judged(replace(path.noise(points), mean=outputs), chosen, kept, notes, samples, seed)
+            verdict = judged(replace(path.noise(points), mean=outputs), chosen, kept, notes, samples, seed)
+            return replace(verdict, trust_reason=OF_ONE)
         notes += (*path.notes, "one given network: its outcome is deterministic")
-        return _deterministic(chosen, outputs.reshape(1, *chosen.values.shape[1:]), kept, notes)
+        verdict = _deterministic(chosen, outputs.reshape(1, *chosen.values.shape[1:]), kept, notes)
+        return replace(verdict, trust_reason=OF_ONE)
     law, told = trained_law(kernel, x, chosen.targets, points, training)
-    return judged(law, chosen, kept, notes + told, samples, seed)
+    verdict = judged(law, chosen, kept, notes + told, samples, seed)
+    if not trust:
+        return replace(verdict, trust_reason=f"{UNASSESSED}trust=False was given")
+    assert isinstance(kernel, KernelPair)  # or `trained_law` has raised
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PriorscopeWarning)  # `trained_law` has warned of the same
+        found = assessment(kernel, x, chosen.targets, points, training, seed=seed)
+    return replace(verdict, trust=found.score, trust_reason=found.words)
 
 
 @takes_kernel_on_data

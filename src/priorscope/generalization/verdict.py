@@ -25,7 +25,8 @@ class Verdict(Result):
     intervals: 99 % intervals of what was sampled, {"realised": {name: (low, high)}, ...}: of Clopper and Pearson, or
         of `rare_probability` where the notes say so.
     rule: by what a candidate is realised. kept: the test points compared. deterministic: one given network's verdict.
-    trust: how far the verdict deserves belief, in [0, 1]; None, with `trust_reason`, until it is assessed.
+    trust: how far the verdict deserves belief, in [0, 1] (`ps.trust`); None where it has none.
+    trust_reason: what that means in words; or why there is none.
     notes: what was decided on the way, in words.
     """
 
@@ -41,7 +42,7 @@ class Verdict(Result):
     deterministic: bool
     notes: tuple[str, ...]
     trust: float | None = None
-    trust_reason: str = "not assessed: no measure of the network's distance from the theory was taken"
+    trust_reason: str = "not assessed: it needs a pair from infinite_width"
 
     @property
     def probability(self) -> dict[str, float]:
@@ -65,7 +66,9 @@ class Verdict(Result):
         return head, *body, ("neither", "", f"{self.neither:.3g}", interval_text(low_high), "", "")
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        score = "" if self.trust is None else f"{self.trust:.2f}: "
+        told = (f"trust {score}{self.trust_reason}", *self.notes)
+        notes = "".join(f"<li>{escape(note)}</li>" for note in told)
         return f"{html_table('Verdict', self.rows())}<ul>{notes}</ul>"
 
 

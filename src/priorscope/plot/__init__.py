@@ -5,9 +5,11 @@ from .generalization import audit, crossover, verdict
 from .groups import similar
 from .learnability import learnability, learning_curve
 from .training import drift, learned, trajectory
+from .trust import course, trust
 
 __all__ = [
     "audit",
+    "course",
     "crossover",
     "drift",
     "functions",
@@ -19,5 +21,6 @@ __all__ = [
     "similarity",
     "spectrum",
     "trajectory",
+    "trust",
     "verdict",
 ]

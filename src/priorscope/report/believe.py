@@ -6,20 +6,16 @@ from dataclasses import dataclass, replace
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import norm
 from torch import nn
 
 from ..kernels.empirical import EmpiricalNTK
 from ..plot import style
+from ..training.band import WRONG, outside
 from ..training.drift import kernel_drift
 from .answer import Answer, Picture, percent
 from .study import Study
 
 KERNEL_POINTS = 100
-BAND = float(norm.ppf(0.995))
-"""Half-width, in standard deviations, of the ensemble's 99 % band."""
-WRONG = 0.1
-"""A prediction is called wrong where more than this share of the test outputs lies outside the 99 % band."""
 LOOSE = 0.25
 """A single network's course counts as predicted where at most this share of its change was not."""
 
@@ -84,12 +80,11 @@ def _distance(study: Study) -> Distance:
     assert study.run.model is not None
     after = EmpiricalNTK(study.run.model, rates=study.rates, progress=study.progress)
     change = kernel_drift(before, after, x)
-    outside = None
+    beyond = None
     if study.ensemble is not None:
         law = study.ensemble(study.points.x_test, at=study.last_step)
-        spread = law.variance.clamp_min(0).sqrt().to(torch.float64)
-        outside = float(((end - law.mean.to(torch.float64)).abs() > BAND * spread).to(torch.float64).mean())
-    return Distance(study.width(), functions, change.relative, change.alignment, outside)
+        beyond = float(outside(law, end.reshape(len(end), -1)))
+    return Distance(study.width(), functions, change.relative, change.alignment, beyond)
 
 
 def _judgement(study: Study, own: Distance) -> str:

@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,7 @@ def train(
     at: Any = None,
     seed: int = 0,
     progress: bool = False,
+    watch: Callable[[int, nn.Module], None] | None = None,
 ) -> Run:
     """Really trains a copy of a network, and records what it computes on the way.
 
@@ -78,6 +79,7 @@ def train(
         at: steps to record besides the first and the last; default 50, log-spaced.
         seed: of the order of mini-batches.
         progress: shows a bar.
+        watch: called at each recorded step, with the step and the network as it then is (not a copy).
 
     Returns:
         Run: steps (r,), outputs (r, m, o), losses (r,), model. A training that diverges ends there with a warning;
@@ -98,7 +100,7 @@ def train(
     problem = prepare(model, x, y, training, rates, record, at)
     network = copy.deepcopy(model)
     learner = _Learner(network, problem.rates, training)
-    recorder = _Recorder(problem, learner)
+    recorder = _Recorder(problem, learner, watch)
     ending = _descend(problem, learner, recorder, training, seed, progress)
     if "diverged_at" in ending:
         warnings.warn(
@@ -195,6 +197,7 @@ class _Recorder:
 
     problem: Problem
     learner: _Learner
+    watch: Callable[[int, nn.Module], None] | None = None
     steps: list[int] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -208,6 +211,8 @@ class _Recorder:
         self.outputs.append(outputs.detach().clone())
         self.losses.append(loss)
         self.distances.append(self.learner.distance())
+        if self.watch is not None:
+            self.watch(step, self.learner.network)
 
     def finish(self, ending: dict[str, int]) -> Run:
         dtype = self.outputs[0].dtype

@@ -216,9 +216,10 @@ class _Film:
             self.outputs[self.going[finite], place] = outputs[finite]
             self.losses[self.going[finite], place] = losses[finite]
         if some_ended:
-            later = next(place for at, place in self.due.items() if at >= step)
-            self.outputs[self.going[reached], later:] = outputs[reached][:, None]
-            self.losses[self.going[reached], later:] = losses[reached][:, None]
+            if bool(reached.any()):  # else these are outputs at x, and not at the recorded inputs
+                later = next(place for at, place in self.due.items() if at >= step)
+                self.outputs[self.going[reached], later:] = outputs[reached][:, None]
+                self.losses[self.going[reached], later:] = losses[reached][:, None]
             self.converged[self.going[reached]] = step
             self.diverged[self.going[~finite]] = step
 

@@ -24,7 +24,7 @@ from .filters import Scale, check_at, check_one_mean, check_training, residuals,
 from .noise import carried, has_noise, noise_covariance
 from .prediction import notes_on, warn_beyond_limit
 from .sampled import SampledEnsemble, sampled_ensemble
-from .training import Training
+from .training import Training, number
 
 REMEDY = "Give them: TrainedEnsemble.load(path, pair=pair.on(x))"
 
@@ -92,7 +92,7 @@ class TrainedEnsemble(Result):
 
     @property
     def step_limit(self) -> float:
-        """The learning rate, for the training's own loss, beyond which descent (of mini-batches, its mean) diverges."""
+        """The learning rate beyond which descent (of mini-batches, its mean) diverges; see `Trajectory.step_limit`."""
         return step_limit(self.values, self.training, self._scale)
 
     @property
@@ -210,10 +210,11 @@ def trained_ensemble(
     training = check_training(training, "trained_ensemble")
     frozen = pair.on(x)
     training.require_covered(given_start=False)
-    if not 0 <= label_noise < math.inf:
-        raise DataError("label_noise", f"is {label_noise}", "Give a variance, a finite number of at least 0")
+    variance = number(label_noise)
+    if variance is None or not 0 <= variance < math.inf:
+        raise DataError("label_noise", f"is {label_noise!r}", "Give a variance, a finite number of at least 0")
     if not training.is_squared:
-        if label_noise:
+        if variance:
             cause = f"is of squared losses; this one is {training.loss_name}"
             raise NotCoveredError("label_noise", cause, "Leave it out, or give half_sse or mse")
         return sampled_ensemble(frozen, frozen.x, y, training, samples, seed, progress)
@@ -223,6 +224,6 @@ def trained_ensemble(
     values = operator.eigen.values[: operator.eigen.rank]
     fingerprints = torch.stack([nngp.fingerprint, ntk.fingerprint])
     notes = notes_on(training, count(x))
-    ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes, float(label_noise), frozen)
-    warn_beyond_limit(training, ensemble.step_limit)
+    ensemble = TrainedEnsemble(labels, training, values, fingerprints, operator.note, notes, variance, frozen)
+    warn_beyond_limit(training, ensemble.step_limit, certain=not isinstance(ensemble._scale, tuple))
     return ensemble

@@ -149,7 +149,8 @@ def pull(
 def step_limit(values: Float[Tensor, " r"], training: Training, scale: Scale) -> float:
     """The learning rate beyond which descent diverges: 2/(sλ_max + w).
 
-    Heavy ball 2(1 + β)/(sλ_max + w), Nesterov 2(1 + β)/((1 + 2β)(sλ_max + w)). Arguments as those of `residual`.
+    Heavy ball 2(1 + β)/(sλ_max + w), Nesterov 2(1 + β)/((1 + 2β)(sλ_max + w)). Of an epoch's unlike steps the largest
+    s counts: beyond the limit that step grows, and the epoch may. Arguments as those of `residual`.
 
     Source: Polyak 1964 (heavy ball).
     """
@@ -181,7 +182,8 @@ def half_lives(
     """When each mode's residual has halved, in the unit of `at`; infinite for modes that never come to rest below it.
 
     With τ = (sλ − w)/(2sλ), ½ without weight decay: −ln τ/μ for the flow; ln τ/ln|1 − ημ| for plain descent at a
-    constant rate; else the first whole step with |r| ≤ ½ (of a schedule, up to its end).
+    constant rate; else the first whole step with |r| ≤ ½ (of a schedule, up to its end). Plain descent with weight
+    decay beside ημ > 1 is of these, too: r swings around w/μ, and an odd step may halve it before an even one.
     """
     if training.schedule is not None or isinstance(scale, tuple):
         return _first_half_of_schedule(values, training, scale)
@@ -196,6 +198,9 @@ def half_lives(
     else:
         decay = _log_size(training.rate_at(0) * mu, 1)
         when = torch.where(decay < 0, rests.log() / decay, math.inf)
+        if w:
+            swings = training.rate_at(0) * mu > 1
+            when = torch.where(swings & (decay < 0), _first_half_of_swings(w / mu, decay), when)
     return torch.where(rests.isnan() | (strength <= 0), math.inf, when)
 
 
@@ -342,8 +347,20 @@ def _power(matrix: Float[Tensor, "r d d"], k: int) -> Float[Tensor, "r d d"]:
     return result
 
 
+def _first_half_of_swings(floor: Float[Tensor, " r"], decay: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+    """The first k with |floor + (1 − floor) q| ≤ ½ where q = (−1)ᵏ e^(k·decay): the first odd one, or even one."""
+    odd = ((HALF + floor) / (1 - floor)).log() / decay
+    even = ((HALF - floor).clamp_min(0) / (1 - floor)).log() / decay
+    return torch.minimum(2 * ((odd.clamp_min(1) - 1) / 2).ceil() + 1, 2 * (even / 2).ceil())
+
+
 def _first_half(values: Float[Tensor, " r"], training: Training, scale: float) -> Float[Tensor, " r"]:
-    """The first k with |r_k| ≤ ½. Oscillating modes get there soon, so step by step; others never return: bisect."""
+    """The first k with |r_k| ≤ ½. Oscillating modes mostly get there soon, so step by step; others never return: bisect.
+
+    What oscillates and has not got there in so many steps is in one of two regimes, where bisection is right again.
+    Complex roots: it turns so slowly that its first half turn still lasts, on which r only falls. A root near −1:
+    what the other root adds is gone, or is of the same sign, and r only falls on the even steps, and on the odd ones.
+    """
     w, beta, nesterov = training.weight_decay, training.momentum, training.nesterov
     strength = scale * values
     x = training.rate_at(0) * (strength + w)
@@ -358,7 +375,16 @@ def _first_half(values: Float[Tensor, " r"], training: Training, scale: float) -
     step = _step({0: [strength + w, 0.0, -w]}, 3, x, training.rate_at(0), training)
     result[monotone] = _first_half_by_bisection(step[monotone])
     others = halves & ~monotone
-    result[others] = _first_half_by_steps(step[others])
+    result[others], last, before = _first_half_by_steps(step[others])
+    later = others & result.isinf()
+    still = later[others]
+    complex_roots = (total.square() < 4 * product)[later]
+    frequency = torch.atan2((4 * product - total.square()).clamp_min(0).sqrt(), total)[later]
+    turning = _bisected(step[later], last[still], torch.where(complex_roots, math.pi / frequency - STEPS, 0.0))
+    pairs = step[later] @ step[later]
+    even, odd = _bisected(pairs, last[still]), _bisected(pairs, before[still])
+    swinging = torch.minimum(STEPS + 2 * even, STEPS - 1 + 2 * odd)
+    result[later] = torch.where(complex_roots, STEPS + turning, swinging)
     return result
 
 
@@ -366,27 +392,55 @@ START = (1.0, 0.0, 1.0)
 """Residual, velocity and drive before the first step."""
 
 
-def _first_half_by_steps(step: Float[Tensor, "r 3 3"]) -> Float[Tensor, " r"]:
+STEPS = 4096
+"""Steps that are tried one by one."""
+
+
+def _first_half_by_steps(step: Float[Tensor, "r 3 3"]) -> tuple[Float[Tensor, " r"], Tensor, Tensor]:
+    """The first step at half, infinite where it is none of the first; the last state that was tried, and the one before."""
     result = torch.full(step.shape[:1], math.inf).to(step)
-    state, k = torch.tensor(START).to(step).expand(len(step), 3)[:, :, None], 0
-    while bool(result.isinf().any()):
-        state, k = step @ state, k + 1
+    state = before = torch.tensor(START).to(step).expand(len(step), 3)[:, :, None]
+    for k in range(1, STEPS + 1):
+        if not bool(result.isinf().any()):
+            break
+        before, state = state, step @ state
         result = torch.where((state[:, 0, 0].abs() <= HALF) & result.isinf(), float(k), result)
-    return result
+    return result, state, before
 
 
 def _first_half_by_bisection(step: Float[Tensor, "r 3 3"]) -> Float[Tensor, " r"]:
-    state = torch.tensor(START).to(step).expand(len(step), 3)[:, :, None]
+    return _bisected(step, torch.tensor(START).to(step).expand(len(step), 3)[:, :, None])
+
+
+RUNGS = 60
+"""Doublings of the steps that are tried: more steps than 2^60 are infinitely many."""
+
+
+def _bisected(
+    step: Float[Tensor, "r 3 3"], state: Float[Tensor, "r 3 1"], most: Float[Tensor, " r"] | None = None
+) -> Float[Tensor, " r"]:
+    """How many steps more to the first with |r| ≤ ½, where none beyond it is above.
+
+    most: looks no further, and for r ≤ ½: a turn later r is below −½.
+    """
+    allowed = torch.full(step.shape[:1], math.inf).to(step) if most is None else most
+
+    def above(state: Tensor) -> Tensor:
+        left = state[:, 0, 0]
+        return (left.abs() if most is None else left) > HALF
+
     ladder = [step]
-    while bool(((ladder[-1] @ state)[:, 0, 0].abs() > HALF).any()) and len(ladder) < 60:
+    while len(ladder) < RUNGS:
+        if not bool((above(ladder[-1] @ state) & (2.0 ** (len(ladder) - 1) <= allowed)).any()):
+            break
         ladder.append(ladder[-1] @ ladder[-1])
     steps = torch.zeros(len(step)).to(step)
     for j, power in reversed(list(enumerate(ladder))):
         further = power @ state
-        stays = further[:, 0, 0].abs() > HALF
+        stays = above(further) & (steps + 2.0**j <= allowed)
         state = torch.where(stays[:, None, None], further, state)
         steps = steps + stays * 2.0**j
-    return steps + 1
+    return torch.where(steps < 2.0 ** (RUNGS - 1), steps + 1, math.inf)
 
 
 def _first_half_of_schedule(values: Float[Tensor, " r"], training: Training, scale: Scale) -> Float[Tensor, " r"]:

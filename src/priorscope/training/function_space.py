@@ -10,9 +10,10 @@ In β the Jacobian is symmetric, null modes are absent, and an error of β is on
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count as counting
 
 import numpy as np
 import torch
@@ -33,6 +34,10 @@ CALLS = 30_000
 """Slopes that the flow's solver may ask for; 1,500 are usual for a long flow."""
 SETTLED = 1e-9
 """A flow has ended where the way to the loss's minimum, by Newton's step, is this share of the functions' size."""
+GONE = 1e-6
+"""And where the gradient is this share of what it was: without curvature, Newton's step says nothing."""
+ROUNDING = 1e-12
+"""What a gradient may keep of what it is a unit of the functions' size away from the minimum."""
 DECADES = 14
 """How many times the horizon of a flow to the end is made ten times as long."""
 
@@ -149,7 +154,7 @@ class _Flow:
 
     def at(self, times: Sequence[float]) -> Float[Tensor, "t r c"]:
         finite = sorted({t for t in times if 0 < t < math.inf})
-        found = {0.0: np.zeros(self.features.size)}
+        found = {0.0: self._zero}
         if finite:
             found.update(zip(finite, self._solve(found[0.0], 0.0, finite), strict=True))
         if math.inf in times:
@@ -160,12 +165,9 @@ class _Flow:
 
     def _solve(self, beta: np.ndarray, start: float, times: Sequence[float]) -> np.ndarray:
         """(t, d) at ascending times after `start`."""
-        calls = 0
 
         def slope(t: float, beta: np.ndarray) -> np.ndarray:
-            nonlocal calls
-            calls += 1
-            if calls > CALLS:
+            if next(self._calls) >= CALLS:
                 raise NotCoveredError(self._place, f"needs more than {CALLS} evaluations of the flow", _SMOOTH)
             return -self._gradient(beta)
 
@@ -177,27 +179,43 @@ class _Flow:
             t_eval=times,
             jac=lambda t, beta: -self._hessian(beta),
             rtol=RELATIVE,
-            atol=ABSOLUTE * self._size / max(float(self.features.matrix.square().sum(1).max()) ** 0.5, 1e-300),
+            atol=ABSOLUTE * self._size / self._root,
         )
         if not solved.success or not np.isfinite(solved.y).all():
             raise NotCoveredError(self._place, f"could not be followed by the solver ({solved.message})", _SMOOTH)
         return solved.y.T
 
     def _end(self, beta: np.ndarray, time: float) -> np.ndarray:
-        """Where the flow ends: from there Newton's way to the minimum is nothing."""
-        horizon = max(time, 1 / max(np.abs(np.linalg.eigvalsh(self._hessian(beta))).max(initial=0.0), 1e-300))
+        """Where the flow ends: the gradient is gone, and Newton's way to the minimum is nothing."""
+        horizon, first = max(time, self._pace(beta)), np.linalg.norm(self._gradient(self._zero))
         for _ in range(DECADES):
             gradient, hessian = self._gradient(beta), self._hessian(beta)
             left = np.linalg.lstsq(hessian, -gradient, rcond=1e-15)[0]
-            moved = self.features.outputs(self._tensor(left)).abs().max() if len(left) else 0.0
-            if float(moved) <= SETTLED * self._size:
+            usual = self._usual(hessian)
+            gone = np.linalg.norm(gradient) <= GONE * max(first, usual)
+            # A gradient outside the Hessian's range is one that Newton's step does not see.
+            seen = np.linalg.norm(hessian @ left + gradient) <= max(GONE * first, ROUNDING * usual)
+            if gone and seen and self._largest(left) <= SETTLED * self._size:
                 return beta + left
             try:
                 beta, time, horizon = self._solve(beta, time, [time + horizon])[-1], time + horizon, 10 * horizon
             except NotCoveredError:
                 break
-        cause = f"has not come to an end by time {time:.3g}: the loss may have no finite minimiser"
+        cause = f"has not come to an end by time {time:.3g}: the loss may have no finite or no smooth minimum"
         raise NotCoveredError(self._place, cause, "Give Training(time=...)")
+
+    def _pace(self, beta: np.ndarray) -> float:
+        """A time in which the flow gets somewhere: of its fastest mode, or of the way that it is on."""
+        rate = np.linalg.norm(self._hessian(beta), 2) if len(beta) else 0.0
+        return 1 / max(rate, self._largest(self._gradient(beta)) / self._size, 1e-300)
+
+    def _usual(self, hessian: np.ndarray) -> float:
+        """The gradient where the functions are their own size away from a minimum."""
+        return np.linalg.norm(hessian, 2) * self._size / self._root if len(hessian) else 0.0
+
+    def _largest(self, beta: np.ndarray) -> float:
+        """Of the outputs that weights make, the largest."""
+        return float(self.features.outputs(self._tensor(beta)).abs().max()) if len(beta) else 0.0
 
     def _gradient(self, beta: np.ndarray) -> np.ndarray:
         state = self._tensor(beta)
@@ -211,6 +229,21 @@ class _Flow:
 
     def _tensor(self, beta: np.ndarray) -> Tensor:
         return torch.from_numpy(beta).to(self.start).reshape(self.features.zeros().shape)
+
+    @cached_property
+    def _calls(self) -> Iterator[int]:
+        """Slopes asked for so far, on the way to the end altogether."""
+        return counting()
+
+    @property
+    def _zero(self) -> np.ndarray:
+        return np.zeros(self.features.size)
+
+    @cached_property
+    def _root(self) -> float:
+        """√k(x, x), the largest on the data: a unit of β is at most so much of f."""
+        squares = self.features.matrix.square().sum(1)
+        return max(float(squares.max()) ** 0.5, 1e-300)
 
     @cached_property
     def _size(self) -> float:

@@ -19,7 +19,7 @@ from ..results import Result, live
 from . import filters
 from .function_space import Features, descend, flow, largest_curvature
 from .objective import Objective
-from .prediction import Times, moments, notes_on, warn_beyond_limit
+from .prediction import Times, check_start, moments, notes_on, warn_beyond_limit
 from .training import Training
 
 
@@ -84,10 +84,7 @@ class FunctionTrajectory(Result):
         times, several = moments(self.training, at)
         outputs = self._features.extend(x_new, self._states(times))
         if not self.starts_at_zero:
-            if self.start is None:
-                cause = "this trajectory was loaded without the network that it starts from"
-                raise DataError(_NAME, cause, f"Give it: {_NAME}.load(path, kernel=..., start=model)")
-            outputs = outputs + initial_function(self.start, x_new, self.labels.outputs)
+            outputs = outputs + initial_function(self._start, x_new, self.labels.outputs)
         outputs = self.labels.restore(outputs)
         return outputs if several else outputs[0]
 
@@ -149,6 +146,14 @@ class FunctionTrajectory(Result):
                 found = descend(*given, self.training, [int(t) for t in missing])
             self._known.update(zip(missing, found, strict=True))
         return torch.stack([self._known[t] for t in times])
+
+    @cached_property
+    def _start(self) -> nn.Module:
+        if self.start is None:
+            cause = "this trajectory was loaded without the network that it starts from"
+            raise DataError(_NAME, cause, f"Give it: {_NAME}.load(path, kernel=..., start=model)")
+        check_start(self.start, self._operator.data.x, self.begun, _NAME)
+        return self.start
 
     @cached_property
     def _known(self) -> dict[float, Tensor]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ..data.inputs import Labels
 from ..errors import DataError, PriorscopeError, brief
@@ -14,8 +14,17 @@ from ..errors import DataError, PriorscopeError, brief
 Loss = str | Callable[[Tensor, Tensor], Tensor]
 """A named loss, or the user's own: (outputs (n, o), targets (n, o)) -> a scalar."""
 
-SAME = 1e-9
-"""How near labels must be to one-hot − 1/C to be taken for classes."""
+ROUNDINGS = 4
+"""How near labels must be to one-hot − 1/C to be taken for classes, in units of their dtype's rounding."""
+
+OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+OF_CLASSES_BY_FUNCTION = (
+    functional.cross_entropy,
+    functional.nll_loss,
+    functional.binary_cross_entropy,
+    functional.binary_cross_entropy_with_logits,
+)
+"""Torch's losses whose targets are classes or probabilities: of one-hot − 1/C they have no minimum."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,14 @@ class Objective:
 
         Raises:
             DataError: labels that are no classes, for cross-entropy.
-            PriorscopeError: a loss of the user's that is no scalar, or does not depend on the outputs.
+            PriorscopeError: a loss of the user's that is no scalar, or does not depend on the outputs; one of torch's
+                that needs classes or probabilities, and would be given other targets.
         """
         if loss == "cross_entropy":
             return cls(loss, _classes(labels).to(like.device))
         objective = cls(loss, labels.values.to(like))
         if not isinstance(loss, str):
+            _check_probabilities(loss, labels)
             _check_own(loss, like, objective.targets)
         return objective
 
@@ -47,7 +58,7 @@ class Objective:
         """The loss of each network's outputs."""
         if self.loss == "cross_entropy":
             rows = torch.arange(len(self.targets), device=self.targets.device)
-            return -log_softmax(outputs, -1)[..., rows, self.targets].mean(-1)
+            return -functional.log_softmax(outputs, -1)[..., rows, self.targets].mean(-1)
         if not isinstance(self.loss, str):
             if outputs.ndim == 2:
                 return self.loss(outputs, self.targets)
@@ -109,10 +120,24 @@ def _classes(labels: Labels) -> Tensor:
     """(n,) classes: those of integer labels, or of their one-hot − 1/C."""
     found = labels.values.argmax(1)
     count = labels.outputs
-    onehot = torch.nn.functional.one_hot(found, count).to(labels.values) - 1 / count
-    if count < 2 or not bool((labels.values - onehot).abs().max() <= SAME):
+    onehot = functional.one_hot(found, count).to(labels.values) - 1 / count
+    if count < 2 or not bool((labels.values - onehot).abs().max() <= ROUNDINGS * torch.finfo(labels.dtype).eps):
         raise DataError("y", "holds no classes, which cross_entropy needs", "Give integers 0..C-1, as (n,)")
     return found
+
+
+def _check_probabilities(loss: Callable[[Tensor, Tensor], Tensor], labels: Labels) -> None:
+    """Raises where torch's loss of probabilities would be given targets that are none."""
+    known = getattr(loss, "func", loss)  # of a functools.partial
+    if not isinstance(known, OF_CLASSES) and known not in OF_CLASSES_BY_FUNCTION:
+        return
+    classes_only = isinstance(known, nn.NLLLoss) or known is functional.nll_loss
+    values = labels.values
+    if classes_only or bool((values < 0).any()) or bool((values > 1).any()):
+        given = "y as it is" if labels.classes is None else "one-hot − 1/C, as losses of your own are given classes"
+        cause = f"needs classes or probabilities as targets, and would be given {given}"
+        remedy = 'Give loss="cross_entropy" and integer classes, or floating y of probabilities'
+        raise PriorscopeError(f"Training(loss={name_of(loss)})", cause, remedy)
 
 
 def _check_own(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> None:

@@ -3,9 +3,13 @@
 import warnings
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from ..data.inputs import Inputs
 from ..errors import DataError, PriorscopeWarning
+from ..network.function import initial_function
 from .filters import check_at
 from .noise import has_noise
 from .training import Training
@@ -25,6 +29,17 @@ def moments(training: Training, at: Times | None) -> tuple[list[float], bool]:
     return times, True
 
 
+def check_start(start: nn.Module, x: Inputs, begun: Float[Tensor, "n o"], place: str) -> None:
+    """Raises a DataError where a network's outputs at the data are not those that a loaded prediction starts from."""
+    given = initial_function(start, x, begun.shape[1])
+    parameter = next(start.parameters(), begun)
+    tolerance = torch.finfo(parameter.dtype).eps ** 0.5 * float(begun.abs().max())
+    gap = float((given.to(begun) - begun).abs().max())
+    if not gap <= tolerance:
+        cause = f"is not the network that this prediction starts from: at the data they differ by {gap:.2g}"
+        raise DataError("start", cause, f"Give that one: {place}.load(path, kernel=..., start=model)")
+
+
 def notes_on(training: Training, points: int) -> tuple[str, ...]:
     """What a reader of a prediction of this training should know."""
     notes = []
@@ -39,8 +54,11 @@ def notes_on(training: Training, points: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def warn_beyond_limit(training: Training, limit: float, stacklevel: int = 4) -> None:
-    """A PriorscopeWarning where the learning rate, or the largest of its schedule, is beyond the limit."""
+def warn_beyond_limit(training: Training, limit: float, stacklevel: int = 4, certain: bool = True) -> None:
+    """A PriorscopeWarning where the learning rate, or the largest of its schedule, is beyond the limit.
+
+    certain: whether descent diverges beyond it; of mini-batches of unlike sizes it only may.
+    """
     if training.is_flow or training.largest_rate <= limit:
         return
     rate = f"learning_rate={training.largest_rate:g}"
@@ -51,8 +69,9 @@ def warn_beyond_limit(training: Training, limit: float, stacklevel: int = 4) -> 
         )
     elif training.schedule is None:
         text = (
-            f"{rate} is beyond the limit {limit:.4g} of this kernel: descent diverges, and the prediction with it. Use "
-            "a smaller one."
+            f"{rate} is beyond the limit {limit:.4g} of this kernel: "
+            + ("descent diverges, and the prediction with it. " if certain else "descent may diverge. ")
+            + "Use a smaller one."
         )
     else:
         beyond = sum(rate > limit for rate in training.schedule)

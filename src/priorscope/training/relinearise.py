@@ -148,7 +148,9 @@ class RelinearisedTrajectory(Result):
 
     @property
     def _y(self) -> Tensor:
-        return self.labels.restore(self.labels.values)
+        """The labels as they were given: classes as classes, since one-hot − 1/C is rounded in y's dtype."""
+        values = self.labels.values
+        return self.labels.restore(values) if self.labels.classes is None else values.argmax(1)
 
     def _trained(self, x_new: Inputs, steps: Sequence[int]) -> dict[int, Tensor]:
         """What the real training did at some steps, run again from the last network that was kept before each."""
@@ -229,8 +231,8 @@ def _part(
     at: Sequence[int],
 ) -> Run:
     """The real training from one step to another."""
-    schedule = None if training.schedule is None else training.schedule[begin:end]
-    piece = replace(training, learning_rate=schedule or training.learning_rate, steps=end - begin, until_loss=None)
+    rate = training.learning_rate if training.schedule is None else training.schedule[begin:end]
+    piece = replace(training, learning_rate=rate, steps=end - begin, until_loss=None)
     return train(network, data.x, y, piece, rates=_empirical(data).origin.rates, record=record, at=at)
 
 
@@ -256,7 +258,7 @@ def _check(data: OnData, training: Training, start: Any, parts: Any, share: Any)
         raise NotCoveredError(f"Training({name}={getattr(training, name)})", cause, "Re-linearise plain descent")
     if first.snapshot.readout is not None:
         raise NotCoveredError("relinearise", "was given a kernel with a readout", "Put the readout into the module")
-    if not _same_values(first, model):
+    if not same_values(first, model):
         raise DataError("start", "is not the network that the kernel is of", "Give EmpiricalNTK(start, rates=...)")
     if isinstance(parts, bool) or not isinstance(parts, int) or not 1 <= parts <= training.end:
         raise DataError("relinearise", f"is {parts!r}", f"Give a number of parts from 1 to {int(training.end)} steps")
@@ -264,7 +266,8 @@ def _check(data: OnData, training: Training, start: Any, parts: Any, share: Any)
         raise DataError("share", f"is {share!r}", "Give a share of the steps, above 0 and at most 1")
 
 
-def _same_values(kernel: EmpiricalNTK, model: nn.Module) -> bool:
+def same_values(kernel: EmpiricalNTK, model: nn.Module) -> bool:
+    """Whether the kernel was taken of parameters of these names and values."""
     values, own = kernel.snapshot.values, dict(model.named_parameters())
     if set(values) != set(own):
         return False

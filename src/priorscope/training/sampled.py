@@ -117,9 +117,14 @@ class SampledEnsemble(Result):
         return {}
 
     @cached_property
-    def _white(self) -> Float[Tensor, "s r o"]:
-        """What f₀ on the data is drawn from: one standard normal number for each mode of the nngp."""
-        return self._noise(self._nngp.eigen.rank, torch.Generator().manual_seed(self.seed))
+    def _drawn(self) -> tuple[Float[Tensor, "s r o"], Tensor]:
+        """What f₀ on the data is drawn from, a standard normal number for each mode of the nngp; where the draw goes on.
+
+        New points take the same stream up there: a second one of the seed + 1 would be another ensemble's first.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        white = self._noise(self._nngp.eigen.rank, generator)
+        return white, generator.get_state()
 
     def _noise(self, modes: int, generator: torch.Generator) -> Float[Tensor, "s r o"]:
         shape = (self.samples, modes, self.labels.outputs)
@@ -135,7 +140,7 @@ class SampledEnsemble(Result):
     def _start(self) -> Float[Tensor, "s n o"]:
         """f₀ on the data."""
         vectors, roots = self._roots
-        return (vectors * roots) @ self._white
+        return (vectors * roots) @ self._drawn[0]
 
     def _start_at(self, x_new: Inputs) -> Float[Tensor, "s m o"]:
         """f₀ at new points, given f₀ on the data: K(x, X) K⁻¹ f₀(X), and what K* − K(x, X) K⁻¹ K(X, x) leaves."""
@@ -151,8 +156,11 @@ class SampledEnsemble(Result):
         # What the difference leaves of 0 must not become a random number of its root's size.
         eigen = decompose(rest, tolerance=(len(rest) + len(vectors)) * precision * size * spread)
         r = eigen.rank
-        fresh = self._noise(r, torch.Generator().manual_seed(self.seed + 1))
-        return seen @ self._white + (eigen.vectors[:, :r] * eigen.values[:r].sqrt()) @ fresh
+        white, state = self._drawn
+        generator = torch.Generator()
+        generator.set_state(state)
+        fresh = self._noise(r, generator)
+        return seen @ white + (eigen.vectors[:, :r] * eigen.values[:r].sqrt()) @ fresh
 
     @cached_property
     def _features(self) -> Features:

@@ -1,5 +1,6 @@
 """Whom a network takes new points for, and whose labels move its predictions, at the time that it is trained to."""
 
+import math
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def similar(
         group.
 
     Raises:
-        DataError: groups, labels or a start that do not fit.
+        DataError: groups, labels or a start that do not fit; no y, where a mean loss needs the number of outputs.
         NotCoveredError: a training whose predictions are not such a sum.
 
     Source: the representer's theorem (Kimeldorf and Wahba 1971); Lee et al. 2019 (1902.06720).
@@ -77,7 +78,7 @@ def similar(
     n = count(data.x)
     factors = factors_of(groups, n)
     check_inputs(x_new, "x_new")
-    path = trajectory(data, data.x, _no_labels(data, n) if y is None else y, training, start)
+    path = trajectory(data, data.x, _no_labels(data, n, training) if y is None else y, training, start)
     influence = path.influence(x_new)
     alike = cosine(data, x_new, data.x).detach()
     weights = influence if influence.ndim == 2 else influence.diagonal(dim1=1, dim2=3).mean(-1)
@@ -90,9 +91,14 @@ def similar(
     return Similar(alike, weights, factors, labels.restore(_contributions(influence, path.target)), begin)
 
 
-def _no_labels(data: Any, n: int) -> Float[Tensor, "n o"]:
+def _no_labels(data: Any, n: int, training: Training) -> Float[Tensor, "n o"]:
     """Zeros, of which no weight depends: they say the number of outputs alone."""
-    own = data.outputs(data.x) or 1
+    own = data.outputs(data.x)
+    unended = training.end < math.inf or training.weight_decay > 0
+    if own is None and training.loss == "mse" and unended:
+        cause = "is left out: mse is a mean over outputs, whose number this kernel does not know"
+        raise DataError("y", cause, "Give y, or a training on half_sse")
+    own = own or 1
     return torch.zeros((n, own), dtype=data(data.x).dtype, device=data.gram.device)
 
 

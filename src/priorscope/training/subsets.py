@@ -42,7 +42,7 @@ def retrain(
         DataError: subsets that do not fit, or are empty.
         and what `train` raises.
 
-    A PriorscopeWarning says which training diverged; its outputs are those of its last finite record.
+    A PriorscopeWarning says that a training diverged; its outputs are NaN.
 
     >>> net, x = nn.Linear(1, 1), torch.tensor([[1.0], [2.0], [3.0]])
     >>> subsets = torch.tensor([[True, True, False], [False, True, True]])
@@ -51,13 +51,14 @@ def retrain(
     """
     labels = encode(y, count(check_inputs(x)))
     check_subsets(subsets, labels.values.shape[0])
-    values = labels.values.to(labels.dtype)
-    given = y if labels.classes is not None and training.loss == "cross_entropy" else values
+    # Classes stay classes: how many there are is the model's to say. Signs of a subset alone might be taken for classes.
+    given = labels.values.to(labels.dtype) if labels.classes is None else y
     outputs = []
     for chosen in tqdm(subsets, disable=not progress, desc="training on subsets", leave=False):
         rows = chosen.nonzero()[:, 0]
         some = train(model, take(x, rows), given[rows.to(given.device)], training, rates, x_new, at=[], seed=seed)
-        outputs.append(some.outputs[-1])
+        end = some.outputs[-1]
+        outputs.append(end if some.diverged_at is None else torch.full_like(end, torch.nan))
     stacked = torch.stack(outputs)
     return stacked[..., 0] if labels.flat else stacked
 

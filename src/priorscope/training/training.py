@@ -31,7 +31,8 @@ class Training:
 
     Args:
         loss: "half_sse" ½Σ(f−y)²; "mse", torch's nn.MSELoss, 2/(n·o) of the former; "cross_entropy", the mean over
-            points, as torch's; or your own differentiable function (outputs (n, o), targets (n, o)) -> scalar.
+            points, as torch's; or your own differentiable function (outputs (n, o), targets (n, o)) -> scalar. Its
+            targets are floating: y itself, integer ±1 as they are, other integer classes as one-hot − 1/C.
         learning_rate: η of one step; each parameter moves with η·c, c its rate. A schedule is a sequence of rates,
             one a step (`steps` may then be left out), or a function of the step, from 0; it is kept as a tuple.
         momentum: β of heavy-ball momentum, as torch.optim.SGD has it (no dampening).
@@ -79,11 +80,11 @@ class Training:
 
         def check(name: str, holds: Callable[[float], bool], remedy: str, whole: bool = False) -> None:
             given = getattr(self, name)
-            number = _number(given)
-            if number is None or not holds(number) or (whole and not number.is_integer()):
+            value = number(given)
+            if value is None or not holds(value) or (whole and not value.is_integer()):
                 _reject(name, f"is {given!r}", remedy)
             # An int from the user's own: float() would round whole numbers beyond 2^53.
-            object.__setattr__(self, name, int(given) if whole else number)
+            object.__setattr__(self, name, int(given) if whole else value)
 
         check("momentum", lambda value: 0 <= value < 1, "Give a number in [0, 1)")
         check("weight_decay", lambda value: 0 <= value < math.inf, "Give a finite number of at least 0")
@@ -107,17 +108,18 @@ class Training:
             if self.steps is None:
                 _reject("learning_rate", "is a function of the step, without steps", "Give steps")
             given = [given(step) for step in range(self.steps)]
-        elif _number(given) is not None or isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-            number = _number(given)
-            if number is None or not 0 < number < math.inf:
+        elif not _is_schedule(given):
+            rate = number(given)
+            if rate is None or not 0 < rate < math.inf:
                 remedy = "Give a positive number, a schedule, or None for gradient flow"
                 _reject("learning_rate", f"is {given!r}", remedy)
-            object.__setattr__(self, "learning_rate", number)
+            object.__setattr__(self, "learning_rate", rate)
             return
-        rates = [_number(rate) for rate in given]
+        given = list(given)
+        rates = [number(rate) for rate in given]
         bad = [step for step, rate in enumerate(rates) if rate is None or not 0 <= rate < math.inf]
         if bad:
-            cause = f"is a schedule whose rate at step {bad[0]} is {list(given)[bad[0]]!r}"
+            cause = f"is a schedule whose rate at step {bad[0]} is {given[bad[0]]!r}"
             _reject("learning_rate", cause, "Give finite numbers of at least 0")
         if self.steps is not None and self.steps != len(rates):
             cause = f"is a schedule of {len(rates)} steps, steps={self.steps}"
@@ -253,8 +255,11 @@ class Training:
         the scale is 2/(b·o).
 
         Raises:
-            NotCoveredError: mini-batches of unlike sizes beside momentum or weight decay.
+            NotCoveredError: a loss that is not squared; mini-batches of unlike sizes beside momentum or weight decay.
         """
+        if not self.is_squared:
+            cause = "is no multiple of half_sse: it is not squared"
+            raise NotCoveredError(f"Training(loss={self.loss_name!r}).on_half_sse", cause, "Give half_sse or mse")
         if self.loss == "half_sse":
             return self
         sizes = self.batch_sizes(points)
@@ -303,7 +308,15 @@ def _reject(name: str, cause: str, remedy: str) -> NoReturn:
     raise PriorscopeError(f"Training({name}=)", cause, remedy)
 
 
-def _number(value: Any) -> float | None:
+def _is_schedule(rate: Any) -> bool:
+    """Whether a rate is several: a tensor or an array of one axis is, even of one entry."""
+    axes = getattr(rate, "ndim", None)
+    if axes is not None:
+        return bool(axes)
+    return isinstance(rate, Iterable) and not isinstance(rate, (str, bytes)) and number(rate) is None
+
+
+def number(value: Any) -> float | None:
     """The value as a float; None for what is no number (text and truth values are none)."""
     if isinstance(value, (str, bytes, bool)):
         return None

@@ -14,6 +14,7 @@ from ..beliefs.coupling import GivenKernel, Operator, check_kernel, labelled, on
 from ..beliefs.gaussian import Gaussian
 from ..data.inputs import Inputs, Labels, count
 from ..errors import DataError, NotCoveredError, RatesError
+from ..kernels.empirical import EmpiricalNTK
 from ..kernels.frozen import takes_kernel_on_data
 from ..kernels.on_data import OnData
 from ..kernels.pair import KernelPair
@@ -24,8 +25,8 @@ from . import filters
 from .filters import Scale, check_at, check_one_mean, check_training
 from .function_trajectory import FunctionTrajectory, function_trajectory
 from .noise import carried, has_noise, noise_covariance
-from .prediction import Times, moments, notes_on, warn_beyond_limit
-from .relinearise import SHARE, RelinearisedTrajectory, relinearised
+from .prediction import Times, check_start, moments, notes_on, warn_beyond_limit
+from .relinearise import SHARE, RelinearisedTrajectory, relinearised, same_values
 from .training import Training
 
 
@@ -145,7 +146,10 @@ class Trajectory(Result):
         return Gaussian(mean, noise_covariance(weights, left.__getitem__, 1, steps, sizes, operator))
 
     def losses(self, at: Times | None = None) -> Float[Tensor, "*t"]:
-        """The training loss, in the training's own loss, without what weight decay adds. Arguments as in a call."""
+        """The training loss, in the training's own loss, without what weight decay adds. Arguments as in a call.
+
+        Of mini-batches it is the loss of the mean function: the mean loss is larger, by what `noise` adds.
+        """
         times, several = moments(self.training, at)
         left = self._apply(filters.residuals, times)
         squares, off = left.square() @ self.squares, torch.tensor(2 * self.off_modes).to(left)
@@ -213,18 +217,22 @@ class Trajectory(Result):
 
     @property
     def step_limit(self) -> float:
-        """The learning rate, for the training's own loss, beyond which descent (of mini-batches, its mean) diverges."""
+        """The learning rate, for the training's own loss, beyond which descent (of mini-batches, its mean) diverges.
+
+        Of mini-batches of unlike sizes on half_sse: that of the largest; beyond it the mean may diverge, or not yet.
+        """
         return filters.step_limit(self.values, self.training, self._scale)
 
     @property
     def _scale(self) -> Scale:
         return self.training.mean_scale(*self.labels.values.shape)
 
-    @property
+    @cached_property
     def _start(self) -> nn.Module:
         if self.start is None:
             cause = "this trajectory was loaded without the network that it starts from"
             raise DataError("Trajectory", cause, "Give it: Trajectory.load(path, kernel=..., start=model)")
+        check_start(self.start, self._operator.data.x, self.labels.values - self.target, "Trajectory")
         return self.start
 
     @cached_property
@@ -314,7 +322,8 @@ def trajectory(
         NotCoveredError: for a training that predictions do not cover; weight decay to zero without a `start`;
             gradient flow on cross-entropy to the end, which it does not have.
         PriorscopeError: for a training that is none.
-        DataError: where y does not match x, the kernel's outputs or those of `start`.
+        DataError: where y does not match x, the kernel's outputs or those of `start`; weight decay to zero, of a
+            `start` whose weights are not those that its EmpiricalNTK was taken of.
         ModelError: a `start` that does not run, or is in the wrong mode.
         RatesError: weight decay to zero, of a `start` whose parameters are not those of the kernel's rates.
 
@@ -366,12 +375,15 @@ def _predicted(data: OnData, y: Tensor, training: Training, start: Any) -> Traje
         data,
         copied,
     )
-    warn_beyond_limit(training, path.step_limit)
+    warn_beyond_limit(training, path.step_limit, certain=not isinstance(path._scale, tuple))
     return path
 
 
 def _pulled(start: nn.Module, data: OnData, operator: Operator, target: Float[Tensor, "k c"]) -> Pulled:
     """h = J θ₀ at the data, over the parameters that have a rate."""
+    if isinstance(data.kernel, EmpiricalNTK) and not same_values(data.kernel, start):
+        cause = "is not the network that the kernel is of, and weight decay to zero moves its very weights"
+        raise DataError("start", cause, "Give EmpiricalNTK(start, rates=...), or decay_to='start'")
     rates, parameters = data.origin.rates, dict(start.named_parameters())
     if rates is not None and set(rates) != set(parameters):
         cause = f"has the parameters {', '.join(parameters)}; the kernel's rates are of {', '.join(rates)}"

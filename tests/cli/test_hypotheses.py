@@ -9,6 +9,7 @@ import priorscope as ps
 from priorscope.cli import main
 from priorscope.data.contested import contested
 from priorscope.data.tables import load
+from priorscope.errors import DataError
 
 HYPOTHESES = ("size=by_size", "kind=by_kind")
 
@@ -50,6 +51,7 @@ def test_compare_prints_a_table_and_keeps_numbers_and_a_figure(capsys, tables):
     assert "neither" in out
     assert "columns of test.csv that are not used: row" in out
     assert "held-out cases with a score like" in out
+    assert "task: classification; rule: classes, a hypothesis is realised by the class of the largest output" in out
     kept = json.loads((tables / "out" / "compare.json").read_text())
     assert (tables / "out" / "compare.png").stat().st_size > 1000
     data = contested(
@@ -71,7 +73,9 @@ def test_audit_has_a_row_an_architecture(capsys, tables):
     alone = json.loads(json.dumps(kept["mlp:1x16:relu"]))
     run(capsys, *asked(tables))
     assert alone == json.loads((tables / "out" / "compare.json").read_text())
+    assert "rule: classes" in out
     for model in models:
+        assert f"\nnote: {model}: trust: " in out
         assert f"\n{model}" in out
         assert f"{kept[model]['neither']:.3g} [" in out
 
@@ -94,6 +98,59 @@ def test_hypotheses_of_numbers_are_in_the_units_of_the_target(tmp_path):
     data = contested(str(tmp_path / "a.csv"), "v", str(tmp_path / "b.csv"), {"H": "h"})
     y = torch.tensor([1.5, 2.5, 5.0])
     assert torch.allclose(data.candidates["H"], (torch.tensor([2.5, 9.0]) - y.mean()) / y.std(unbiased=False))
+
+
+def two(folder, train, test):
+    (folder / "a.csv").write_text(train)
+    (folder / "b.csv").write_text(test)
+    return str(folder / "a.csv"), "v", str(folder / "b.csv"), {"A": "A", "B": "B"}
+
+
+@pytest.mark.parametrize("one", ["1", "1.0"])
+def test_signs_are_signs_whatever_the_type_of_their_column(tmp_path, one):
+    files = two(tmp_path, f"u,v\n0,{one}\n1,-{one}\n2,{one}\n", "u,A,B\n4,1,-1.0\n5,1,-1.0\n")
+    data = contested(*files)
+    assert data.dataset.classes is None
+    assert data.y.tolist() == [1.0, -1.0, 1.0]
+    assert (data.candidates["A"].tolist(), data.candidates["B"].tolist()) == ([1.0, 1.0], [-1.0, -1.0])
+    assert any("are signs, ±1, and not standardised" in note for note in data.notes)
+    pair = ps.KernelPair(ps.kernels.RBF(), ps.kernels.RBF())
+    verdict = ps.compare(pair, data.x, data.y, data.x_new, data.candidates, samples=100)
+    assert verdict.rule == "signs"
+    assert contested(*files, task="classification").dataset.classes == 2
+
+
+def test_numbers_beside_a_target_of_signs_are_standardised(tmp_path):
+    data = contested(*two(tmp_path, "u,v\n0,1.0\n1,-1.0\n2,1.0\n", "u,A,B\n4,1,0.5\n5,1,-1.0\n"))
+    assert float(data.y.mean()) == pytest.approx(0)
+    assert any("the target standardised" in note for note in data.notes)
+
+
+def test_columns_whose_features_have_one_name_are_refused(tmp_path):
+    train, test = "c,c_red,v\nred,1,0\nblue,2,1\nred,3,1\n", "c,c_red,A,B\nblue,5,0,1\n"
+    with pytest.raises(DataError, match="the columns 'c_red' and 'c': both give a feature 'c_red'"):
+        contested(*two(tmp_path, train, test))
+    with pytest.raises(DataError, match="the columns 'c' and 'c_x': both give a feature 'c_x_y'"):
+        contested(*two(tmp_path, "c,c_x,v\nx_y,y,0\nz,z,1\nz,y,0\n", "c,c_x,A,B\nz,z,0,1\n"))
+
+
+def test_a_column_with_the_name_of_a_feature_stays_its_own_column(tmp_path):
+    """The text column c_red was once taken for the indicator of c = red."""
+    train, test = "c,c_red,v\nred,p,0\nblue,q,1\nred,q,1\n", "c,c_red,A,B\nblue,p,0,1\n"
+    data = contested(*two(tmp_path, train, test))
+    assert data.dataset.features == ("c_blue", "c_red", "c_red_p", "c_red_q")
+    assert data.x_new.tolist() == [[1, 0, 1, 0]]
+
+
+def test_constant_columns_are_left_out_and_may_not_vary_later(tmp_path):
+    rows_of_a = "".join(f"{i},0.1,w,{i % 2}\n" for i in range(24))
+    data = contested(*two(tmp_path, f"u,k,l,v\n{rows_of_a}", "u,k,l,A,B\n30,0.1,w,0,1\n"))
+    assert data.dataset.features == ("u",)
+    assert any("columns that are constant, left out: k, l" in note for note in data.notes)
+    with pytest.raises(DataError, match=r"the column 'k' of .*has other values than 0.1"):
+        contested(*two(tmp_path, f"u,k,l,v\n{rows_of_a}", "u,k,l,A,B\n30,0.2,w,0,1\n"))
+    with pytest.raises(DataError, match=r"the column 'l' of .*has 'z', which no training row has"):
+        contested(*two(tmp_path, f"u,k,l,v\n{rows_of_a}", "u,k,l,A,B\n30,0.1,z,0,1\n"))
 
 
 @pytest.mark.parametrize("target", ["0,1,0,1", "True,False,True,False", "a,b,a,b"])
@@ -142,6 +199,7 @@ def test_numbers_that_are_words_are_refused(capsys, tables):
         (("A=by_size", "A=by_kind"), "names 'A' twice"),
         (("by_size",), "not of the form NAME=COLUMN"),
         (("A=weight",), "is an input and a hypothesis"),
+        (("neither=by_size", "B=by_kind"), "'neither': has the name of the networks that realise none"),
     ],
 )
 def test_hypotheses_that_mean_nothing_are_refused(capsys, tables, hypotheses, message):

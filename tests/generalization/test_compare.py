@@ -90,6 +90,45 @@ def test_beside_signs_integers_that_are_all_equal_are_signs_too(sign, floating):
     assert verdict.realised == expected.realised
 
 
+def test_signs_and_classes_may_stand_alone():
+    x, _, x_new, _, _ = problem(6, 3)
+    for y, a in (
+        (torch.tensor([1, -1] * 3), torch.tensor([1, 1, -1])),
+        (torch.tensor([0, 1] * 3), torch.ones(3).int()),
+    ):
+        verdict = ps.compare(PAIR, x, y, x_new, {"A": a}, T, samples=200)
+        assert verdict.neither > 0
+
+
+def test_numbers_that_test_nothing_or_may_be_meant_as_classes_are_said():
+    x, y, x_new, a, b = problem()
+    b[:3] = a[:3]
+    told = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, T, samples=10).notes
+    assert any("agree at 3 of 4 test points" in note for note in told)
+    assert not any("taken as numbers" in note for note in told)
+    two = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
+    told = ps.compare(PAIR, x, two, x_new, {"A": a, "B": b + 1}, T, samples=10).notes
+    assert any("y has two values and is taken as numbers" in note for note in told)
+    assert not any("agree at" in note for note in told)
+    onehot = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2])).double()
+    ways = {"A": torch.eye(3)[[0, 1, 2, 0]], "B": torch.eye(3)[[1, 1, 0, 2]]}
+    told = ps.compare(PAIR, x, onehot, x_new, ways, T, samples=10).notes
+    assert any("y looks one-hot" in note for note in told)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_contradictory_training_points_are_said(given):
+    x, y, x_new, a, b = problem()
+    x[4] = x[1]
+    model = mlp(3, 8, 1)
+    kernel, start = (ps.EmpiricalNTK(model), model) if given else (PAIR, None)
+    told = ps.compare(kernel, x, y, x_new, {"A": a, "B": b}, T, start=start, samples=10).notes
+    assert any(n.startswith("1 pairs of training points have different labels") and "1 and 4" in n for n in told)
+    y[4] = y[1]
+    told = ps.compare(kernel, x, y, x_new, {"A": a, "B": b}, T, start=start, samples=10).notes
+    assert not any("pairs of training points" in note for note in told)
+
+
 def test_classes_that_are_all_one_stay_classes():
     x, _, x_new, _, _ = problem(6, 2)
     candidates = {"ones": torch.tensor([1, 1]), "mixed": torch.tensor([0, 1])}
@@ -157,6 +196,8 @@ def test_what_cannot_be_compared_raises():
     for candidates, message in [
         ({}, "are empty"),
         ({"A": a, "B": a}, "equal at every test point"),
+        ({"A": a}, "are a single one, of numbers"),
+        ({"A": a, "neither": b}, "the candidate 'neither': has the name"),
         ({"A": a[:2]}, "candidate 'A'.*for 4 points"),
         ({"A": torch.randn(4, 2)}, "has 2 outputs"),
     ]:
@@ -290,6 +331,7 @@ def test_a_step_beyond_the_limit_warns_and_is_exact():
     training = ps.Training(learning_rate=0.3, steps=4)
     with pytest.warns(ps.PriorscopeWarning, match="beyond the limit"):
         verdict = ps.compare(PAIR, x, y, x_new, {"A": a, "B": b}, training)
+    assert any("learning_rate=0.3 is beyond the limit" in note for note in verdict.to_dict()["notes"])
     with pytest.warns(ps.PriorscopeWarning):
         law = ps.trained_ensemble(PAIR, x, y, training)(x_new)
     assert verdict.log_density["A"] == float(law.log_prob(a))

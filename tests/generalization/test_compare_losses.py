@@ -63,4 +63,4 @@ def test_labels_that_are_no_classes_are_named():
     x, x_new = torch.randn(6, 3), torch.randn(4, 3)
     training = ps.Training(loss="cross_entropy", learning_rate=0.5, steps=5)
     with pytest.raises(DataError, match="holds no classes"):
-        ps.compare(PAIR, x, torch.randn(6), x_new, {"A": torch.randn(4)}, training)
+        ps.compare(PAIR, x, torch.randn(6), x_new, {"A": torch.randn(4), "B": torch.randn(4)}, training)

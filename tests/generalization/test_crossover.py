@@ -63,14 +63,14 @@ def curves(gap):
 
 
 def test_crossings_of_known_curves():
-    steady = torch.tensor([[-0.5, 0.5, 1.0]]).repeat(6, 1)
+    steady = torch.tensor([[-0.5, 0.5, 1.0]]).repeat(12, 1)
     crossing = curves(steady).crossing()
     assert crossing.number == pytest.approx(5.0)
     assert crossing.interval == pytest.approx((5.0, 5.0))
     assert crossing.share == 1
     assert curves(steady).crossing("a", "b", kind="nearest") == crossing
     assert curves(steady).crossing("b", "a") == curves(-steady).crossing() == crossing
-    varied = curves(steady + 0.3 * torch.randn(6, 3)).crossing()
+    varied = curves(steady + 0.3 * torch.randn(12, 3)).crossing()
     assert varied.interval[0] < varied.number < varied.interval[1]
     never = curves(-steady.abs()).crossing()
     assert (never.number, never.interval, never.share) == (None, None, 0.0)
@@ -78,13 +78,53 @@ def test_crossings_of_known_curves():
         curves(steady).crossing("a", "z")
 
 
+@pytest.mark.parametrize(
+    ("gap", "number", "note"),
+    [
+        ((0.0, 0.0, 0.0), None, "equal at every count"),
+        ((-0.4, 0.0, 0.0), None, "'a' is never behind; at 10, 20 they are equal"),
+        ((0.0, 0.0, 0.3), None, "'b' is never behind; at 0, 10 they are equal"),
+        ((0.0, 0.3, -0.1), 17.5, ""),
+        ((-0.4, 0.0, 0.3), 10.0, ""),
+    ],
+)
+def test_a_tie_is_no_crossing(gap, number, note):
+    crossing = curves(torch.tensor([gap]).repeat(12, 1)).crossing()
+    assert crossing.number == (None if number is None else pytest.approx(number))
+    assert note in " ".join(crossing.notes)
+    assert (crossing.interval is None) == (number is None)
+
+
+def test_few_data_sets_have_no_interval_and_their_crossings_a_spread():
+    early, late, never = torch.tensor([[-0.5, 0.5, 1.0], [-0.5, -0.5, 0.5], [-0.5, -0.5, -0.5]])
+    one = curves(early[None]).crossing()
+    assert (one.number, one.interval, one.spread, one.crossed) == (pytest.approx(5.0), None, None, 1.0)
+    assert "no interval: of 1 data sets, it takes at least 10" in one.notes
+    nine, ten = (curves(torch.stack([early] * n + [late] * 4)).crossing() for n in (5, 6))
+    assert nine.interval is None
+    assert ten.interval[0] < ten.number < ten.interval[1]
+    assert ten.spread == nine.spread == pytest.approx((5.0, 15.0))
+    few = curves(torch.stack([early, late, never])).crossing()
+    assert few.crossed == pytest.approx(2 / 3)
+    assert few.spread == pytest.approx((10.0, 17.5))
+
+
+def test_contradictions_in_the_pool_are_said():
+    x, y, x_new, ways, extra, extra_y = problem()
+    extra[2], extra_y[2] = x[1], -y[1]
+    curve = ps.crossover(PAIR, x, y, x_new, ways, extra, extra_y, [0, 1], T, repeats=1, samples=10)
+    assert "1 pairs of training points" in curve.notes[-1]
+    assert curve.notes[-1].endswith(": 1 and 10")
+
+
 def test_a_rate_beyond_the_limit_warns_once_and_stays():
     x, y, x_new, ways, extra, extra_y = problem()
     limit = ps.trained_ensemble(PAIR, x, y).step_limit
     training = ps.Training(learning_rate=0.999 * limit, steps=3)
     with pytest.warns(ps.PriorscopeWarning, match="beyond the step limit for 2 of 4 training sets") as caught:
-        ps.crossover(PAIR, x, y, x_new, ways, extra, extra_y, [0, 7], training, repeats=2, samples=10)
+        curve = ps.crossover(PAIR, x, y, x_new, ways, extra, extra_y, [0, 7], training, repeats=2, samples=10)
     assert len(caught) == 1
+    assert "beyond the step limit for 2 of 4 training sets" in curve.notes[1]
 
 
 def test_classes_of_a_limit_and_one_evaluation_of_its_kernels(monkeypatch):

@@ -87,8 +87,23 @@ def test_an_example_beside_the_test_points_tells_more_than_one_far_away():
     assert told.information[2] < 0.01
 
 
+def test_contradictions_are_said():
+    x, y, x_new, ways, pool, labels = problem()
+    x[3], pool[2], labels["A"][2], labels["B"][2] = x[1], x[0], y[0], y[0]
+    agreeing = ps.most_diagnostic(PAIR, x, y, x_new, ways, pool, labels, T, samples=10).notes
+    assert [note for note in agreeing if "pairs of" in note] == [
+        "1 pairs of training points have different labels, and the kernel cannot tell them apart: 1 and 3"
+    ]
+    labels["B"][2] += 1
+    notes = ps.most_diagnostic(PAIR, x, y, x_new, ways, pool, labels, T, samples=10).notes
+    assert notes[-1].startswith("1 pairs of points of pool_x and training points have different labels")
+    assert notes[-1].endswith(": 2 and 0")
+
+
 def test_what_cannot_be_asked_raises():
     x, y, x_new, ways, pool, labels = problem()
+    with pytest.raises(DataError, match="are a single one, from which no example tells"):
+        ps.most_diagnostic(PAIR, x, y.sign(), x_new, {"A": ways["A"].sign()}, pool, {"A": labels["A"].sign()}, T)
     with pytest.raises(DataError, match="pool_x: is empty"):
         ps.most_diagnostic(PAIR, x, y, x_new, ways, pool[:0], labels, T)
     with pytest.raises(DataError, match="labels that A, B would give"):

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..data.inputs import Inputs, check_inputs, count, take
 from ..errors import DataError
 from ..kernels.frozen import takes_kernel_on_data
+from ..kernels.on_data import OnData
 from ..results import Result
 from .coupling import GivenKernel, check_kernel
 
@@ -123,9 +124,10 @@ def indistinguishable_pairs(kernel: GivenKernel, x: Inputs, x_new: Inputs) -> In
     check_inputs(x_new, "x_new")
     train = kernel.diagonal(x).detach().to(torch.float64)
     found, rows = [], max(1, CHUNK // count(x))
+    known = kernel(x).detach() if x_new is x and isinstance(kernel, OnData) else None
     for begin in range(0, count(x_new), rows):
         some = take(x_new, slice(begin, begin + rows))
-        cross = kernel(some, x).detach()
+        cross = kernel(some, x).detach() if known is None else known[begin : begin + rows]
         tolerance = RESOLUTION.get(cross.dtype, 1e-2)
         sizes = kernel.diagonal(some).detach().to(torch.float64)[:, None] + train
         near = (sizes - 2 * cross.to(torch.float64)) <= tolerance * sizes

@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         seed=arguments.seed,
     )
-    told = tuple(f"{name}: {note}" for name, verdict in result.verdicts.items() for note in verdict.notes)
-    compare.show(result.rows(), (*asked.notes, *told))
+    verdicts = result.verdicts.items()
+    told = [f"{name}: {note}" for name, each in verdicts for note in (*each.notes, compare.trust_of(each))]
+    rule = compare.rule_of(asked, next(iter(result.verdicts.values())))
+    compare.show(result.rows(), (*asked.notes, rule, *told))
     compare.keep(arguments, result, plot.audit(result).figure, "audit")
     return 0

@@ -12,7 +12,9 @@ from typing import Any
 from .. import plot
 from ..data.contested import Contested, contested
 from ..errors import DataError
+from ..generalization.candidates import RULES
 from ..generalization.compare import compare
+from ..generalization.verdict import Verdict
 from ..kernels.infinite import infinite_width
 from ..kernels.pair import KernelPair
 from ..network.specs import model_maker
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         seed=arguments.seed,
     )
-    show(verdict.rows(), (*asked.notes, *verdict.notes, f"trust: {verdict.trust_reason}"))
+    show(verdict.rows(), (*asked.notes, rule_of(asked, verdict), *verdict.notes, trust_of(verdict)))
     keep(arguments, verdict, plot.verdict(verdict).figure, "compare")
     return 0
 
@@ -92,6 +94,18 @@ def read(arguments: argparse.Namespace) -> Contested:
             raise DataError(f"--hypotheses {each}", f"names {name!r} twice", "Give every hypothesis its own name")
         hypotheses[name] = column
     return contested(arguments.train, arguments.target, arguments.test, hypotheses, arguments.task)
+
+
+def rule_of(asked: Contested, verdict: Verdict) -> str:
+    """What the target was taken for, and what realises a hypothesis, in words."""
+    told = RULES[verdict.rule]  # type: ignore[index]
+    return f"task: {asked.dataset.task}; rule: {verdict.rule}, a hypothesis is realised by {told} at every test row"
+
+
+def trust_of(verdict: Verdict) -> str:
+    """How far the verdict deserves belief, in words."""
+    score = "" if verdict.trust is None else f"{verdict.trust:.2f}, "
+    return f"trust: {score}{verdict.trust_reason}"
 
 
 def limit_of(spec: str, asked: Contested, arguments: argparse.Namespace) -> KernelPair:

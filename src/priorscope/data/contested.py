@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .dataset import Dataset, Scale, target_scale
-from .tables import check_table, dataset_of, read_table
+from .tables import check_table, dataset_of, features_of, is_number, points_of, read_table
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,19 @@ def contested(
         target: the column to predict.
         test: a CSV with the same input columns, and the hypotheses' columns. Others are left out, and said.
         hypotheses: {name: column of the test table}, in the units or class names of the target.
-        task: what the target is, where its type does not say.
+        task: what the target is, where its type does not say. A target and hypotheses that are all ±1, of whatever
+            type, are signs: numbers that are not standardised.
 
     Raises:
-        DataError: files or columns that are missing; inputs that are of another kind than in training; labels that
-            the target does not have; values that are missing.
+        DataError: files or columns that are missing; inputs that are of another kind than in training, or vary where
+            they were constant; labels that the target does not have; values that are missing; a hypothesis that is
+            called "neither", as the networks that realise none are.
     """
     if not hypotheses:
         raise DataError("--hypotheses", "are empty", "Name at least one: A=a_column")
+    if "neither" in hypotheses:
+        cause = "has the name of the networks that realise none"
+        raise DataError("the hypothesis 'neither'", cause, "Give it another name")
     table, questions = read_table(train), read_table(test)
     if target not in table.columns:
         raise DataError(train, f"has no column {target!r}", f"Columns are {_listed(table.columns)}")
@@ -67,12 +72,16 @@ def contested(
         if column in inputs:
             raise DataError(f"the column {column!r}", "is an input and a hypothesis", "Name another column")
     check_table(questions[[*inputs, *dict.fromkeys(hypotheses.values())]], test)
-    dataset = dataset_of(table, Path(train), target, task)
-    raw = _inputs(questions[inputs], table[inputs], dataset, test)
+    varying, notes = _varying(questions[inputs], check_table(table, train)[inputs], test)
+    signs = task != "classification" and _are_signs(table[target], questions[list(dict.fromkeys(hypotheses.values()))])
+    dataset = dataset_of(table[[*varying, target]], Path(train), target, "regression" if signs else task)
+    raw = points_of(questions, features_of(table[varying]))
     scale = Scale.of(dataset.x, dataset)
     candidates = {name: _labels(questions[column], dataset, name, table[target]) for name, column in hypotheses.items()}
-    y, notes = dataset.y, (*dataset.notes, *scale.notes)
-    if dataset.task == "regression":
+    y, notes = dataset.y, (*dataset.notes, *notes, *scale.notes)
+    if signs:
+        notes += (f"the target and the hypotheses are signs, ±1, and not standardised ({target})",)
+    elif dataset.task == "regression":
         centre, spread = target_scale(y, dataset)
         y = (y - centre) / spread
         candidates = {name: (labels - centre) / spread for name, labels in candidates.items()}
@@ -86,37 +95,44 @@ def contested(
     return Contested(dataset, scale(dataset.x), y, scale(raw), candidates, notes)
 
 
-def _inputs(questions: pd.DataFrame, train: pd.DataFrame, dataset: Dataset, test: str) -> Tensor:
-    """The test rows in the columns of the training points; a category that training lacks is refused."""
-    assert dataset.features is not None
-    columns = {}
-    for name in train.columns:
-        is_number = str(name) in dataset.features
-        if not is_number:
-            values = questions[name].astype(str)
-            known = set(train[name].astype(str))
-            if unknown := sorted(set(values) - known):
+def _varying(questions: pd.DataFrame, train: pd.DataFrame, test: str) -> tuple[list[str], tuple[str, ...]]:
+    """The inputs that vary in training, and a note on the others; test rows of another kind are refused."""
+    constant = []
+    for name in map(str, train.columns):
+        place, first = f"the column {name!r} of {test}", train[name].iloc[0]
+        if not is_number(train[name]):
+            if unknown := sorted(set(questions[name].astype(str)) - set(train[name].astype(str))):
                 cause = f"has {unknown[0]!r}, which no training row has"
-                raise DataError(f"the column {name!r} of {test}", cause, "Leave those rows out, or add training rows")
-            columns.update({f"{name}_{value}": (values == value).astype(float) for value in known})
+                raise DataError(place, cause, "Leave those rows out, or add training rows")
+        elif not is_number(questions[name]):
+            raise DataError(place, "is not a number, as it is in training", "Give numbers")
+        if train[name].nunique() > 1:
             continue
-        if not _is_number(questions[name]):
-            cause = "is not a number, as it is in training"
-            raise DataError(f"the column {name!r} of {test}", cause, "Give numbers")
-        columns[str(name)] = questions[name].astype(float)
-    wide = pd.DataFrame(columns)[list(dataset.features)]
-    return torch.tensor(wide.to_numpy(dtype=np.float64))
+        constant.append(name)
+        if is_number(train[name]) and bool((questions[name] != first).any()):
+            cause = f"has other values than {first}, which every training row has: training says nothing of them"
+            raise DataError(place, cause, "Drop the column, or add training rows")
+    varying = [str(name) for name in train.columns if name not in constant]
+    if not varying:
+        raise DataError("the inputs", "are constant in training", "Give an input that varies")
+    return varying, ((f"columns that are constant, left out: {', '.join(constant)}",) if constant else ())
+
+
+def _are_signs(target: pd.Series, hypotheses: pd.DataFrame) -> bool:
+    """Whether all are numbers and ±1, and the target has both."""
+    numbers = is_number(target) and all(is_number(hypotheses[name]) for name in hypotheses.columns)
+    return numbers and set(target) == {-1, 1} and bool(hypotheses.isin([-1, 1]).all(axis=None))
 
 
 def _labels(column: pd.Series, dataset: Dataset, name: str, target: pd.Series) -> Tensor:
     """A hypothesis in the target's own terms: numbers, or the number of its class."""
     place = f"the hypothesis {name!r} (column {column.name!r})"
     if dataset.class_names is None:
-        if not _is_number(column):
+        if not is_number(column):
             raise DataError(place, "is not a number, as the target is", "Give numbers")
         return torch.tensor(column.to_numpy(dtype=np.float64))
     # 1.0 of one table is the class 1 of the other.
-    as_numbers = _is_number(column) and _is_number(target)
+    as_numbers = is_number(column) and is_number(target)
     given = [str(float(value)) if as_numbers else str(value) for value in column]
     known = {str(float(each)) if as_numbers else each: code for code, each in enumerate(dataset.class_names)}
     for value in given:
@@ -124,10 +140,6 @@ def _labels(column: pd.Series, dataset: Dataset, name: str, target: pd.Series) -
             cause = f"names the class {value}, the target has {', '.join(dataset.class_names[:8])}"
             raise DataError(place, cause, "Give classes of the target")
     return torch.tensor([known[value] for value in given])
-
-
-def _is_number(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def _listed(columns: pd.Index) -> str:

@@ -85,6 +85,7 @@ class Scale:
             note = "pixels minus their mean, over their standard deviation (one of each, of the training images)"
         else:
             mean, size = raw.mean(0), raw.std(0, unbiased=False)
+            size = torch.where(raw.amax(0) > raw.amin(0), size, 0.0)  # not the rounding of a constant's mean
             if dataset.numeric is not None:
                 mean, size = torch.where(dataset.numeric, mean, 0.0), torch.where(dataset.numeric, size, 1.0)
             note = "numeric columns standardised by the training points' mean and standard deviation"

@@ -1,11 +1,13 @@
 """The user's own files: a CSV with a target column, or an NPZ with x and y."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from ..errors import DataError
 from .dataset import Dataset
@@ -83,24 +85,23 @@ def dataset_of(table: pd.DataFrame, path: Path, target: str, task: str | None) -
     inputs = check_table(table, str(path)).drop(columns=target)
     if inputs.empty:
         raise DataError(str(path), "has no column besides the target", "Give at least one input column")
-    is_number = [pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d) for d in inputs.dtypes]
-    categorical = [str(name) for name, number in zip(inputs.columns, is_number, strict=True) if not number]
+    categorical = [str(name) for name in inputs.columns if not is_number(inputs[name])]
     for name in categorical:
         if inputs[name].nunique() > max(50, len(inputs) // 2):
             raise DataError(
                 f"the column {name!r}", f"has {inputs[name].nunique()} different values", "Drop it or make it a number"
             )
-    wide = pd.get_dummies(inputs, columns=categorical, dtype=float) if categorical else inputs.astype(float)
-    numeric = torch.tensor([str(name) in inputs.columns and str(name) not in categorical for name in wide.columns])
+    made_of = features_of(inputs)
+    numeric = torch.tensor([value is None for _, value in made_of.values()])
     y, class_names = _target(table[target], task)
     notes = [f"{len(table)} rows of {path.name}, {int(numeric.sum())} numeric columns"]
     if categorical:
         notes.append(f"categorical columns one-hot: {', '.join(categorical)}")
     return Dataset(
         path.stem,
-        torch.tensor(wide.to_numpy(dtype=np.float64)),
+        points_of(inputs, made_of),
         y,
-        features=tuple(map(str, wide.columns)),
+        features=tuple(made_of),
         numeric=numeric,
         class_names=class_names,
         target=target,
@@ -108,15 +109,46 @@ def dataset_of(table: pd.DataFrame, path: Path, target: str, task: str | None) -
     )
 
 
+def features_of(inputs: pd.DataFrame) -> dict[str, tuple[str, str | None]]:
+    """{feature: (its column, and the value that it indicates; None of numbers)}, numbers first.
+
+    Raises:
+        DataError: two columns that would give features of one name.
+    """
+    numbers = [str(name) for name in inputs.columns if is_number(inputs[name])]
+    made_of: dict[str, tuple[str, str | None]] = {name: (name, None) for name in numbers}
+    for name in (str(name) for name in inputs.columns if str(name) not in numbers):
+        for value in sorted(set(inputs[name].astype(str))):
+            feature = f"{name}_{value}"
+            if feature in made_of:
+                cause = f"both give a feature {feature!r}"
+                raise DataError(f"the columns {made_of[feature][0]!r} and {name!r}", cause, "Rename one of them")
+            made_of[feature] = (name, value)
+    return made_of
+
+
+def points_of(table: pd.DataFrame, made_of: Mapping[str, tuple[str, str | None]]) -> Float[torch.Tensor, "n d"]:
+    """Rows of a table in these features: numbers as they are, and 1 where a column has the value, else 0."""
+    columns = [
+        table[column].astype(float) if value is None else table[column].astype(str) == value
+        for column, value in made_of.values()
+    ]
+    return torch.tensor(np.stack([each.to_numpy(dtype=np.float64) for each in columns], 1))
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers; truth values are none."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
 def _target(column: pd.Series, task: str | None) -> tuple[torch.Tensor, tuple[str, ...] | None]:
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     is_float = pd.api.types.is_float_dtype(column)
     if task is None:
-        classes = not is_number or (not is_float and column.nunique() <= FEW_CLASSES)
+        classes = not is_number(column) or (not is_float and column.nunique() <= FEW_CLASSES)
     else:
         classes = task == "classification"
     if not classes:
-        if not is_number:
+        if not is_number(column):
             raise DataError(f"the target {column.name!r}", "is not a number", "Ask for classification")
         return torch.tensor(column.to_numpy(dtype=np.float64)), None
     if column.nunique() < 2:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ..beliefs.similarity import indistinguishable
+from ..beliefs.similarity import indistinguishable, indistinguishable_pairs
 from ..data.inputs import Inputs, Labels, count, encode, take
 from ..errors import DataError, IndistinguishableError
 from ..kernels.kernel import Kernel
@@ -18,6 +18,14 @@ from ..kernels.pair import KernelPair
 Rule = Literal["regression", "signs", "classes"]
 Candidate = Tensor | Callable[[Inputs], Tensor]
 """Labels of points, or a function that gives the labels of any points."""
+RESERVED = "neither"
+"""What no candidate may be called: it names the networks that take none of them."""
+RULES: dict[Rule, str] = {
+    "regression": "the nearest of the hypotheses' numbers",
+    "signs": "the same sign",
+    "classes": "the class of the largest output",
+}
+"""What a network does, at every test point, that realises a candidate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +45,20 @@ class Hypotheses:
     def targets(self) -> Tensor:
         """The training labels as predictions take them, (n,) or (n, o)."""
         return self.labels.values[:, 0] if self.labels.flat else self.labels.values
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of numbers should know: points that test nothing, and labels that may be meant as classes."""
+        if self.rule != "regression":
+            return ()
+        notes, points = (), self.values.shape[1]
+        agreed = int((self.values == self.values[0]).all(-1).all(0).sum())
+        if agreed:
+            notes += (
+                f"all candidates agree at {agreed} of {points} test points, which are not tested: among equal numbers "
+                "each is the nearest",
+            )
+        return (*notes, *_meant_as_classes(self.labels.values))
 
     def at(self, points: Tensor) -> "Hypotheses":
         """On some of the test points."""
@@ -84,7 +106,7 @@ def hypotheses(
         outputs: of the model, where it is known.
 
     Raises:
-        DataError: labels that do not match the points, y, or the model.
+        DataError: labels that do not match the points, y, or the model; a single candidate of numbers.
     """
     given = {name: labels_of(candidate, x_new, f"the candidate {name!r}") for name, candidate in candidates.items()}
     labels = encode(y, points, _classes(y, points, list(given.values()), outputs))
@@ -94,16 +116,24 @@ def hypotheses(
         rule = "classes"
     elif _are_signs(labels.values) and all(map(_are_signs, encoded.values())):
         rule = "signs"
+    if rule == "regression" and len(given) < 2:
+        cause = "are a single one, of numbers: with nothing beside it, it is the nearest to every network"
+        raise DataError(
+            "candidates", cause, "Give a second one; or signs (±1) or integer classes, which are tested alone"
+        )
     return Hypotheses(tuple(given), torch.stack(list(encoded.values())), rule, labels)
 
 
 def check_candidates(candidates: Any) -> None:
-    """Raises DataError for what is no mapping of names, or is empty."""
+    """Raises DataError for what is no mapping of names, is empty, or uses the name that is reserved."""
     if not isinstance(candidates, Mapping):
         cause = f"are a {type(candidates).__name__}, not a mapping"
         raise DataError("candidates", cause, "Give {name: labels of the test points}")
     if not candidates:
         raise DataError("candidates", "are empty", "Give {name: labels of the test points}")
+    if RESERVED in candidates:
+        cause = "has the name of the networks that take no candidate"
+        raise DataError(f"the candidate {RESERVED!r}", cause, "Give it another name")
 
 
 def check_different(hypotheses: Hypotheses) -> Hypotheses:
@@ -152,6 +182,34 @@ def _classes(y: Tensor, points: int, given: list[Tensor], outputs: int | None) -
 
 def _are_signs(values: Float[Tensor, "m o"]) -> bool:
     return values.shape[1] == 1 and bool((values.abs() == 1).all())
+
+
+def _meant_as_classes(values: Float[Tensor, "n o"]) -> tuple[str, ...]:
+    """A note for training labels that are numbers, and have two values."""
+    found = values.unique()
+    if len(values) < 3 or len(found) != 2:
+        return ()
+    if values.shape[1] == 1:
+        return ("y has two values and is taken as numbers; ±1 would be compared by sign, integers as classes",)
+    if bool(((values == found[1]).sum(1) == 1).all()):
+        return ("y looks one-hot and is taken as numbers; integer classes would be compared by the largest output",)
+    return ()
+
+
+def contradictions(kernel: Kernel, x: Inputs, values: Float[Tensor, "n o"], name: str) -> tuple[str, ...]:
+    """A note where points that the kernel cannot tell apart have different labels."""
+    pairs = indistinguishable_pairs(kernel, x, x).cpu()
+    first, second = pairs[pairs[:, 0] < pairs[:, 1]].T
+    return told_of(first, second, (values[first] != values[second]).any(-1), name)
+
+
+def told_of(first: Tensor, second: Tensor, differ: Tensor, name: str) -> tuple[str, ...]:
+    """A note on the pairs of points whose labels differ."""
+    wrong = [f"{a} and {b}" for a, b in zip(first[differ].tolist(), second[differ].tolist(), strict=True)]
+    if not wrong:
+        return ()
+    listed = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+    return (f"{len(wrong)} pairs of {name} have different labels, and the kernel cannot tell them apart: {listed}",)
 
 
 def distinguishable(

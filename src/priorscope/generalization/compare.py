@@ -23,6 +23,7 @@ from ..kernels.kernel import Kernel
 from ..kernels.pair import KernelPair
 from ..training.ensemble import trained_ensemble
 from ..training.noise import has_noise
+from ..training.prediction import beyond_limit
 from ..training.training import Training
 from ..training.trajectory import trajectory
 from .candidates import (
@@ -30,6 +31,7 @@ from .candidates import (
     Hypotheses,
     check_candidates,
     check_different,
+    contradictions,
     distinguishable,
     hypotheses,
     kept_points,
@@ -42,6 +44,8 @@ from .verdict import Verdict
 OF_ONE = f"{UNASSESSED}the score is of networks drawn from a pair of infinite_width, and this is one given network"
 
 __all__ = ["Verdict", "compare", "probability_of"]
+
+TRAINING_POINTS = "training points"
 
 
 @takes_kernel_on_data
@@ -80,22 +84,27 @@ def compare(
 
     Raises:
         IndistinguishableError: for test points that the kernel cannot tell from training points.
-        DataError: for candidates that do not match, or are equal.
+        DataError: for candidates that do not match, are equal, or are called "neither"; for a single one of numbers,
+            which every network would realise.
         NotCoveredError: for one kernel without `start`, and for a descent that diverges beyond all finite numbers.
     """
     _check_arguments(candidates, training, duplicates, samples)
     check_inputs(x, "x")
     check_inputs(x_new, "x_new")
-    if isinstance(kernel, KernelPair):
-        kernel = kernel.on(x)
+    kernel = kernel.on(x)
     ntk = kernel.ntk if isinstance(kernel, KernelPair) else kernel
     known = hypotheses(y, count(x), candidates, x_new, ntk.outputs(x))
     kept, notes = distinguishable(kernel, x, x_new, duplicates)
     chosen, points = check_different(known.at(kept)), kept_points(x_new, kept)
+    notes += chosen.notes
     if start is not None:
         path = trajectory(ntk, x, chosen.targets, training, start=start)
         outputs = path(points)
         check_finite(training, path.step_limit, outputs)
+        notes += (
+            *beyond_note(training, path.step_limit),
+            *contradictions(ntk, x, chosen.labels.values, TRAINING_POINTS),
+        )
         if has_noise(training, count(x)):
             notes += (*path.notes, "one given network: its mini-batches alone are random")
             verdict = judged(replace(path.noise(points), mean=outputs), chosen, kept, notes, samples, seed)
@@ -104,6 +113,7 @@ def compare(
         verdict = _deterministic(chosen, outputs.reshape(1, *chosen.values.shape[1:]), kept, notes)
         return replace(verdict, trust_reason=OF_ONE)
     law, told = trained_law(kernel, x, chosen.targets, points, training)
+    told += contradictions(ntk, x, chosen.labels.values, TRAINING_POINTS)
     verdict = judged(law, chosen, kept, notes + told, samples, seed)
     if not trust:
         return replace(verdict, trust_reason=f"{UNASSESSED}trust=False was given")
@@ -181,7 +191,13 @@ def trained_law(
     ensemble = trained_ensemble(kernel, x, y, training)
     law = ensemble(x_new)
     check_finite(training, ensemble.step_limit, law.mean, law.variance)
-    return law, ensemble.notes
+    return law, (*beyond_note(training, ensemble.step_limit), *ensemble.notes)
+
+
+def beyond_note(training: Training, limit: float) -> tuple[str, ...]:
+    """What the warning of a learning rate beyond the limit says, as a note."""
+    text = beyond_limit(training, limit)
+    return (text.removesuffix("."),) if text else ()
 
 
 def check_finite(training: Training, limit: float, *values: Tensor) -> None:

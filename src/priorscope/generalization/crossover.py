@@ -19,7 +19,15 @@ from ..results import Result
 from ..training.ensemble import trained_ensemble
 from ..training.filters import check_one_mean, check_training
 from ..training.training import Training
-from .candidates import Candidate, Hypotheses, check_candidates, check_different, encode_like, hypotheses
+from .candidates import (
+    Candidate,
+    Hypotheses,
+    check_candidates,
+    check_different,
+    contradictions,
+    encode_like,
+    hypotheses,
+)
 from .compare import check_finite, check_whole
 from .counting import counted, nearest_of_two
 from .table import Table, table_of
@@ -27,21 +35,33 @@ from .verdict import html_table
 
 Kind = Literal["realised", "nearest"]
 BOOTSTRAPS = 2000
+FEWEST_DATA_SETS = 10
+"""With fewer, a bootstrap over data sets says too little of how the mean varies."""
+POINTS = "training points (those of extra_x follow those of x)"
 
 
 @dataclass(frozen=True)
 class Crossing(Result):
     """Where two curves cross.
 
-    number: of added examples, interpolated; None where the mean curves do not cross.
-    interval: the 95 % interval over data sets, by bootstrap; None where none of them crosses. An end at the largest
-        count says that some did not cross by then.
+    number: of added examples, interpolated, at which the mean curves cross; None where the one that is behind at
+        first never gets ahead (equal curves, 0 = 0 among them, do not cross).
+    interval: the 95 % interval of `number`, the crossing of the mean curves, by bootstrap over data sets; not of where
+        a single data set crosses. None of fewer than 10 data sets, and where no bootstrapped mean crosses. An end at
+        the largest count says that some did not cross by then.
     share: of the bootstrapped mean curves that cross.
+    spread: the first and third quartile of where single data sets cross, those that do not at the largest count;
+        None of a single data set, and where none crosses.
+    crossed: the share of the data sets that cross.
+    notes: why there is no number, or no interval.
     """
 
     number: float | None
     interval: tuple[float, float] | None
     share: float
+    spread: tuple[float, float] | None = None
+    crossed: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +94,41 @@ class Crossover(Result):
             raise DataError("kind", f"is {kind!r}", 'Give "realised" or "nearest"')
         a, b = self._index(first, 0), self._index(second, 1)
         gaps = getattr(self, kind)[..., b] - getattr(self, kind)[..., a]  # (r, k)
-        gaps = -gaps if float(gaps[:, 0].mean()) > 0 else gaps  # of the one that is behind at first
-        number = _crossing(gaps.mean(0), self.counts)
+        mean = gaps.mean(0)
+        ordered = mean.nonzero()[:, 0]
+        ahead = len(ordered) > 0 and float(mean[ordered[0]]) > 0
+        gaps, mean = (-gaps, -mean) if ahead else (gaps, mean)  # of the one that is behind at first
+        number = _crossing(mean, self.counts)
+        notes = () if number is not None else (self._no_crossing(mean, self.names[b if ahead else a]),)
+        single, crossed = self._quartiles(gaps)
+        if len(gaps) < FEWEST_DATA_SETS:
+            notes += (f"no interval: of {len(gaps)} data sets, it takes at least {FEWEST_DATA_SETS}",)
         generator = torch.Generator().manual_seed(seed)
         resampled = torch.randint(len(gaps), (BOOTSTRAPS, len(gaps)), generator=generator)
         found = [_crossing(curve, self.counts) for curve in gaps[resampled].mean(1)]
-        crossed = [one for one in found if one is not None]
-        if not crossed:
-            return Crossing(number, None, 0.0)
+        interval = None if len(gaps) < FEWEST_DATA_SETS else self._range(found, 0.025, 0.975)
+        return Crossing(number, interval, _share(found), single, crossed, notes)
+
+    def _quartiles(self, gaps: Float[Tensor, "r k"]) -> tuple[tuple[float, float] | None, float]:
+        """Of the crossings of single data sets, and how many cross."""
+        found = [_crossing(gap, self.counts) for gap in gaps]
+        return (self._range(found, 0.25, 0.75) if len(gaps) > 1 else None), _share(found)
+
+    def _range(self, found: list[float | None], low: float, high: float) -> tuple[float, float] | None:
+        """Quantiles of crossings; what does not cross stands at the largest count. None where nothing crosses."""
+        if all(one is None for one in found):
+            return None
         at = torch.tensor([float(self.counts[-1]) if one is None else one for one in found], dtype=torch.float64)
-        low, high = at.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return Crossing(number, (low, high), len(crossed) / len(found))
+        least, most = at.quantile(torch.tensor([low, high], dtype=torch.float64)).tolist()
+        return least, most
+
+    def _no_crossing(self, mean: Float[Tensor, " k"], leader: str) -> str:
+        """Why the mean curves do not cross."""
+        equal = self.counts[mean == 0].tolist()
+        if len(equal) == len(self.counts):
+            return "no crossing: the mean probabilities are equal at every count, which does not order the two"
+        told = f"; at {', '.join(map(str, equal))} they are equal, which does not order the two" if equal else ""
+        return f"no crossing: {leader!r} is never behind{told}"
 
     def _index(self, name: str | None, default: int) -> int:
         if name is None and len(self.names) > default:
@@ -188,7 +232,10 @@ def crossover(
         cause = f"learning_rate={training.largest_rate:g} is beyond the step limit for {beyond} of {len(parts)}"
         warnings.warn(f"{cause} training sets: descent diverges there", PriorscopeWarning, stacklevel=3)
     realised, nearest = (torch.stack(each).reshape(repeats, len(added), -1) for each in zip(*parts, strict=True))
-    notes = (f"{samples} networks sampled for each of {len(parts)} training sets",)
+    notes = (f"{samples} networks sampled for each of {len(parts)} training sets", *known.notes)
+    if beyond:
+        notes += (f"{cause} training sets: descent diverges there",)
+    notes += contradictions(table.pair.ntk, torch.cat([table.train, table.pool]), values, POINTS)
     neither = (1 - realised.sum(-1)).clamp_min(0)
     return Crossover(known.names, torch.tensor(added), realised, nearest, neither, notes)
 
@@ -224,12 +271,18 @@ def _checked_counts(counts: Sequence[int], pool: int) -> list[int]:
 
 
 def _crossing(gap: Float[Tensor, " k"], counts: Int[Tensor, " k"]) -> float | None:
-    """Where a curve first reaches 0 from below, interpolated; None where it does not."""
-    reached = (gap >= 0).nonzero()
-    if not len(reached):
+    """Where a curve that gets above 0 has reached 0, interpolated; None where it never is above 0."""
+    above = (gap > 0).nonzero()
+    if not len(above):
         return None
-    i = int(reached[0, 0])
+    below = (gap[: int(above[0, 0])] < 0).nonzero()
+    i = int(below[-1, 0]) + 1 if len(below) else 0  # where it is 0 for a while, the first of these
     if i == 0:
         return float(counts[0])
     low, high, before, after = float(gap[i - 1]), float(gap[i]), float(counts[i - 1]), float(counts[i])
     return before + (after - before) * (-low / (high - low))
+
+
+def _share(found: list[float | None]) -> float:
+    """Of those that cross."""
+    return sum(one is not None for one in found) / len(found)

@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 
 from ..beliefs.gaussian import Gaussian
 from ..beliefs.law import Law
+from ..beliefs.similarity import indistinguishable_pairs
 from ..data.inputs import Inputs, count
 from ..errors import DataError
 from ..kernels.frozen import takes_kernel_on_data
@@ -22,10 +23,20 @@ from ..training.ensemble import TrainedEnsemble, trained_ensemble
 from ..training.filters import check_one_mean, check_training
 from ..training.sampled import SampledEnsemble
 from ..training.training import Training
-from .candidates import Candidate, Hypotheses, check_candidates, check_different, encode_like, hypotheses, labels_of
-from .compare import check_finite, check_whole
+from .candidates import (
+    Candidate,
+    Hypotheses,
+    check_candidates,
+    check_different,
+    contradictions,
+    encode_like,
+    hypotheses,
+    labels_of,
+    told_of,
+)
+from .compare import TRAINING_POINTS, beyond_note, check_finite, check_whole
 from .counting import counted, drawn, nearest_of_two
-from .table import table_of
+from .table import Table, table_of
 from .verdict import html_table
 
 Ensemble = TrainedEnsemble | SampledEnsemble
@@ -102,7 +113,8 @@ def most_diagnostic(
         A `Diagnostic`: `.ranking`, `.gain`, `.information`.
 
     Raises:
-        DataError: an empty pool; labels that do not match it; names that are not those of the candidates.
+        DataError: a single candidate; an empty pool; labels that do not match it; names that are not those of the
+            candidates.
         IndistinguishableError: test points that the kernel cannot tell from training points or the pool's.
         NotCoveredError: what `compare` does not cover, and kernels of coupled outputs.
 
@@ -114,6 +126,9 @@ def most_diagnostic(
     [1, 0, 2]
     """
     check_candidates(candidates)
+    if len(candidates) < 2:
+        cause = "are a single one, from which no example tells anything"
+        raise DataError("candidates", cause, "Give at least two")
     training = check_training(training, "most_diagnostic")
     check_whole("samples", samples)
     if by not in ("nearest", "realised"):
@@ -134,7 +149,10 @@ def most_diagnostic(
     gain = (probabilities.diagonal(dim1=1, dim2=2) - before).mean(-1)
     joint = _at(ensemble, torch.cat([table.new, table.pool]))
     information = _information(joint, known, pooled, by, samples, seed)
-    notes = (f"{samples} networks sampled from each ensemble",)
+    notes = (f"{samples} networks sampled from each ensemble", *known.notes)
+    notes += beyond_note(training, ensemble.step_limit)
+    notes += contradictions(table.pair.ntk, table.train, known.labels.values, TRAINING_POINTS)
+    notes += _known_already(table, known, pooled)
     return Diagnostic(known.names, before, probabilities, gain, information, by, notes)
 
 
@@ -150,6 +168,13 @@ def _pool_labels(known: Hypotheses, given: Any, pool_x: Inputs) -> Float[Tensor,
         place = f"pool_labels[{name!r}]"
         encoded.append(encode_like(known.labels, labels_of(given[name], pool_x, place), count(pool_x), place))
     return torch.stack(encoded)
+
+
+def _known_already(table: Table, known: Hypotheses, pooled: Float[Tensor, "j p o"]) -> tuple[str, ...]:
+    """A note on points of the pool that are training points, where a candidate gives another label."""
+    again, of = indistinguishable_pairs(table.pair.ntk, table.train, table.pool).cpu().T
+    differ = (pooled[:, again] != known.labels.values[of]).any(-1).any(0)
+    return told_of(again, of, differ, "points of pool_x and training points")
 
 
 def _ensemble(

@@ -72,7 +72,8 @@ def _short(p: float, digits: int = 3) -> str:
 def crossover(result: Crossover, ax: Axes | None = None, *, kind: Kind = "realised") -> Axes:
     """The probability of each generalisation against the examples added: mean and middle 90 % of the data sets.
 
-    With two candidates or more, the crossing of the first two is marked, with its 95 % interval.
+    With two candidates or more, the crossing of the first two is marked, with its 95 % interval of ten
+    data sets or more.
     """
     if kind not in ("realised", "nearest"):
         raise DataError("kind", f"is {kind!r}", 'Give "realised" or "nearest"')
@@ -88,12 +89,13 @@ def crossover(result: Crossover, ax: Axes | None = None, *, kind: Kind = "realis
         ax.plot(at, style.array(values.mean(0)), "o-", color=colour, ms=3.5, lw=1.6, label=name)
     if len(result.names) > 1:
         crossing = result.crossing(kind=kind)
-        if crossing.number is not None and crossing.interval is not None:
+        if crossing.number is not None:
+            told = f"{' and '.join(result.names[:2])} cross at {crossing.number:.1f} examples"
+            if crossing.interval is not None:
+                low, high = crossing.interval
+                ax.axvspan(low, high, color=style.BLACK, alpha=0.08, lw=0)
+                told += f" (95 %: {low:.1f} to {high:.1f})"
             ax.axvline(crossing.number, color=style.BLACK, lw=1, ls="--")
-            ax.axvspan(*crossing.interval, color=style.BLACK, alpha=0.08, lw=0)
-            low, high = crossing.interval
-            pair = " and ".join(result.names[:2])
-            at_number = f"{pair} cross at {crossing.number:.1f} examples (95 %: {low:.1f} to {high:.1f})"
-            ax.set_title(at_number, fontsize=9)
+            ax.set_title(told, fontsize=9)
     style.legend(ax)
     return ax

@@ -59,25 +59,29 @@ def warn_beyond_limit(training: Training, limit: float, stacklevel: int = 4, cer
 
     certain: whether descent diverges beyond it; of mini-batches of unlike sizes it only may.
     """
+    if text := beyond_limit(training, limit, certain):
+        warnings.warn(text, PriorscopeWarning, stacklevel=stacklevel)
+
+
+def beyond_limit(training: Training, limit: float, certain: bool = True) -> str:
+    """What that warning says; nothing where the rate is within the limit."""
     if training.is_flow or training.largest_rate <= limit:
-        return
+        return ""
     rate = f"learning_rate={training.largest_rate:g}"
     if not training.is_squared:
-        text = (
+        return (
             f"{rate} is beyond the limit {limit:.4g} of this kernel and {training.loss_name}: descent may oscillate or "
             "diverge. The prediction is of it as it is; use a smaller one where that is not meant."
         )
-    elif training.schedule is None:
-        text = (
+    if training.schedule is None:
+        return (
             f"{rate} is beyond the limit {limit:.4g} of this kernel: "
             + ("descent diverges, and the prediction with it. " if certain else "descent may diverge. ")
             + "Use a smaller one."
         )
-    else:
-        beyond = sum(rate > limit for rate in training.schedule)
-        text = (
-            f"the learning rates of {beyond} of {len(training.schedule)} steps, up to {training.largest_rate:.4g}, are "
-            f"beyond the limit {limit:.4g} of this kernel: in these steps its first modes grow. The prediction is of "
-            "this schedule as it is; use smaller ones where that is not meant."
-        )
-    warnings.warn(text, PriorscopeWarning, stacklevel=stacklevel)
+    beyond = sum(rate > limit for rate in training.schedule)
+    return (
+        f"the learning rates of {beyond} of {len(training.schedule)} steps, up to {training.largest_rate:.4g}, are "
+        f"beyond the limit {limit:.4g} of this kernel: in these steps its first modes grow. The prediction is of "
+        "this schedule as it is; use smaller ones where that is not meant."
+    )

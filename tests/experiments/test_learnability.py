@@ -10,7 +10,6 @@ from priorscope.beliefs import OperatorSpectrum
 from priorscope.experiments import Config, circle, find, learning_curves, parity, risk
 from priorscope.generalization.learnability import learnability
 
-
 CASES = Path(__file__).parents[2] / "cases"
 
 

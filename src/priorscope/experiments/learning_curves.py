@@ -68,7 +68,8 @@ def cases() -> dict[str, Any]:
             "aim": AIM,
             "curve": 2.0,
             "in_words": "adapted and plain alike: the largest relative error, over samples, of the predicted test "
-            "error against the mean over draws is at most the aim. The measured error at the first number of samples is at "
+            "error against the mean over draws is at most the aim. The measured error at the first number of "
+            "samples is at "
             "least `curve` times that at the last.",
         },
         "chosen_after_results": "the aim was set beforehand, for both. Plain was once held to twice the aim, after it "

@@ -67,7 +67,8 @@ def cases() -> dict[str, Any]:
             "fewer_samples": FEWER,
             "in_words": "for each n on its own, over degrees. Learnability: the largest deviation of the mean over "
             "draws from lambda/(lambda + kappa), in bootstrap standard errors, is at most the 99.9 % quantile of the "
-            "bootstrap centred on its own mean, without an allowance; the learnability at 0.85 n exceeds twice that at each n. "
+            "bootstrap centred on its own mean, without an allowance; the learnability at 0.85 n exceeds twice "
+            "that at each n. "
             "Errors: each mean's deviation is at most the quantile times its standard error + allowance times the "
             "error, or least_error if that is more; the formula for a density exceeds twice that at some n above half "
             "of the cube. Degrees of eigenvalue 0 have learnability 0, exactly.",

@@ -53,7 +53,8 @@ def cases() -> dict[str, Any]:
             "aim": AIM,
             "regret": REGRET,
             "in_words": "the largest relative error, over samples and ridges, of a law's mean over draws is at most "
-            "the aim; that of the training error, ridge 0 left out, is at least twice the aim. The error at the ridge that "
+            "the aim; that of the training error, ridge 0 left out, is at least twice the aim. The error at the "
+            "ridge that "
             "GCV takes, over the least on the grid, draw by draw, then its mean, is for the worst number of samples at "
             "most 1 + regret; those of the training error's choice and of the largest ridge are for each number at "
             "least 1 + twice the regret. No choice is judged on digits without noise: the best ridge is none there.",

@@ -35,6 +35,8 @@ def test_a_kernel_of_low_rank_has_no_estimate_without_a_ridge(capsys, tmp_path):
         "--out", tmp_path / "l",
     )  # fmt: skip
     assert status == 0
+    assert "1 point, drawn at random, is set aside and not used" in out
+    assert "29 of the 30 points" in out
     assert "low rank on all 29 points: give --ridge" in out
 
 

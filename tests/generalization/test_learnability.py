@@ -1,12 +1,14 @@
 """Learnability against kernel regression that is really done, many times."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorscope.beliefs import OperatorSpectrum, cube_spectrum, eigenmodes, hermite_modes, sphere_spectrum
-from priorscope.errors import DataError
+from priorscope.errors import DataError, PriorscopeWarning
 from priorscope.generalization.learnability import Learnability, learnability, learning_curve
 from priorscope.kernels import RBF, Linear
 from tests.beliefs.test_hermite import gaussian
@@ -151,7 +153,21 @@ def test_more_samples_than_modes_is_least_squares():
     assert float(told.conserved) == d  # no more can be learned
     # Known for Gaussian inputs to be σ² (1 + d/(n − d − 1)); the formula is its large-n form.
     assert float(told.error) == pytest.approx(noise * n / (n - d))
-    assert learnability(spectrum, torch.ones(d), d, noise=noise).error == torch.inf
+    with pytest.warns(PriorscopeWarning, match=r"n = \[4\] is within 10 of the 4 modes"):
+        assert learnability(spectrum, torch.ones(d), d, noise=noise).error == torch.inf
+
+
+def test_near_the_number_of_modes_it_warns_as_the_error_is_far_off():
+    d, n = 5, 8
+    x, y = torch.randn(4000, n, d), torch.randn(4000, n, 1)
+    found = 1 + torch.linalg.lstsq(x, y).solution.square().sum((1, 2)).mean()  # pure noise: least squares learns it
+    with pytest.warns(PriorscopeWarning, match="Give ridge > 0"):
+        told = learnability(torch.ones(d), torch.zeros(d), [n, 40], noise=1.0)
+    assert float(found) > 1.15 * float(told.error[0])  # 1 + d/(n − d − 1) and n/(n − d)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learnability(torch.ones(d), torch.zeros(d), [n], ridge=0.1, noise=1.0)
+        learnability(torch.ones(d), torch.zeros(d), [40], noise=1.0)
 
 
 def test_the_data_as_population():

@@ -68,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     curve = learning_curve(kernel, split.y, samples, arguments.ridge)
     from_training = _from_training(kernel, split.y, arguments.ridge)
     shown = [mode for mode in SHOWN if mode <= len(curve.power)]
-    print(f"{maker.source} on {points} points of {dataset.name}: what n of them teach about the others\n")
+    rows = len(dataset.x)
+    print(f"{maker.source} on {points} of the {rows} points of {dataset.name}: what n of them teach about the others")
+    print(_set_aside(points, rows))
     print("\n".join(_table(curve, shown)))
     print(f"\n{_sentence(from_training, points)}")
     out = Path(arguments.out)
@@ -78,6 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
     write(out / "learnability.json", json.dumps(numbers, indent=1))
     print(f"\n{out / 'learnability'}.svg, .png, .json")
     return 0
+
+
+def _set_aside(points: int, rows: int) -> str:
+    """What was done with the rest of the user's rows."""
+    left = rows - points
+    what = "1 point, drawn at random, is" if left == 1 else f"{left} points, drawn at random, are"
+    return f"{what} set aside and not used (--points takes at most {rows - 1}, --seed chooses)\n"
 
 
 def _table(curve: Learnability, shown: list[int]) -> list[str]:

@@ -53,6 +53,32 @@ def targets(y: Tensor) -> Tensor:
     return onehot - 1 / onehot.shape[1]
 
 
+def cases() -> dict[str, Any]:
+    """All that decides a result, as `cases/learning-curves.json` has it."""
+    return {
+        "name": "learning-curves",
+        "claim": "the covariance of images and the target's power predict the test error of kernel regression",
+        "kernel": "NTK of two layers, ReLU, no biases, weight_variance 2, parameterization ntk",
+        "images": "less their mean image, of length sqrt(pixels), less their mean again; target one-hot - 1/C",
+        "samples": {name: list(counts) for name, counts in SAMPLES.items()},
+        "modes": "half as many as images",
+        "ridge": 0.0,
+        "draws": {"quick": DRAWS[False], "full": DRAWS[True]},
+        "criterion": {
+            "aim": AIM,
+            "curve": 2.0,
+            "in_words": "adapted and plain alike: the largest relative error, over samples, of the predicted test "
+            "error against the mean over draws is at most the aim. The measured error at the first number of "
+            "samples is at "
+            "least `curve` times that at the last.",
+        },
+        "chosen_after_results": "the aim was set beforehand, for both. Plain was once held to twice the aim, after it "
+        "had been seen to miss it; that is taken back. That samples stay below the number of modes, the network of "
+        "two layers and the adapted modes (ours) must count as chosen after results: errors beyond them, which are "
+        "larger, were known when this file was written (docs/learnability.md).",
+    }
+
+
 @experiment(
     "learning-curves",
     "the covariance of images predicts the learning curve of a network's kernel, without any kernel matrix",
@@ -60,7 +86,7 @@ def targets(y: Tensor) -> Tensor:
     draw=lambda outcome: draw(outcome),
 )
 def run(config: Config) -> Outcome:
-    """Digits and MNIST: regression of one-hot − 1/C without a ridge; 5 draws of each number, 30 in full."""
+    """Digits and MNIST: regression of one-hot − 1/C without a ridge; 10 draws of each number, 30 in full."""
     numbers = {name: curves(name, config) for name in SAMPLES}
     return Outcome(tuple(criteria(numbers)), numbers)
 
@@ -105,11 +131,10 @@ def criteria(numbers: dict[str, Any]) -> list[Criterion]:
         for kind in ("adapted", "plain"):
             gap = float((entry[kind].error / entry["measured"] - 1).abs().max())
             what = f"{name}, {kind}: largest relative error of the test error, n = {entry['n'][0]} to {entry['n'][-1]}"
-            found.append(Criterion(what, gap, "<=", AIM if kind == "adapted" else 2 * AIM, exact=False))
-        ends = entry["adapted"].error[[0, -1]]
-        found.append(
-            Criterion(f"{name}: there is a curve (first error over last)", float(ends[0] / ends[1]), ">=", 2.0)
-        )
+            found.append(Criterion(what, gap, "<=", AIM, exact=False))
+        ends = entry["measured"][[0, -1]]
+        what = f"{name}: there is a curve (first measured error over last)"
+        found.append(Criterion(what, float(ends[0] / ends[1]), ">=", 2.0))
     return found
 
 

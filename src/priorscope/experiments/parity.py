@@ -20,15 +20,17 @@ from ..kernels.kernel import Kernel
 from ..network.initialization import Initialization
 from ..plot import style
 from .experiment import Config, Criterion, Outcome, experiment
-from .statistics import BootstrappedMean
+from .statistics import QUANTILE, BootstrappedMean
 
 BITS = 10
 DRAWS = {False: 40, True: 400}
 BOOTSTRAP = 2000
 THEORY, LEAST = 0.05, 0.1
-"""Relative: what is allowed for, beside the quantile, as the formula is that of many samples. Errors below a tenth of
-the target's power are compared with that tenth: they come from few draws.
+"""Relative, of errors: what is allowed for, beside the quantile, as the formula is that of many samples. Errors below a
+tenth of the target's power are compared with that tenth: they come from few draws.
 """
+FEWER = 0.85
+"""Of the samples: the learnability at so many is a law that must fail."""
 
 
 class Case(NamedTuple):
@@ -41,10 +43,41 @@ class Case(NamedTuple):
 
 
 CASES = {
-    # Without biases x and −x are nearly one point; the formula takes points as unlike: such pairs are to be rare.
-    "two layers, no biases": Case(False, 1, 0.05, (8, 16, 32)),
+    # Without biases x and −x are nearly one point, and the formula takes points as unlike.
+    "two layers, no biases": Case(False, 1, 0.05, (16, 32, 64)),
     "three layers, biases": Case(True, 2, 0.0, (16, 64, 256, 512, 900)),
 }
+
+
+def cases() -> dict[str, Any]:
+    """All that decides a result, as `cases/parity.json` has it."""
+    return {
+        "name": "parity",
+        "claim": "the spectrum on the Boolean cube gives every parity's learnability and test error at any n",
+        "bits": BITS,
+        "networks": {name: {**case._asdict(), "samples": list(case.samples)} for name, case in CASES.items()},
+        "kernel": "NTK, ReLU, weight_variance 2, bias_variance 0.1 where there are biases, parameterization ntk",
+        "draws": {"quick": DRAWS[False], "full": DRAWS[True]},
+        "criterion": {
+            "quantile": QUANTILE,
+            "bootstraps": BOOTSTRAP,
+            "bootstrap_seed": 0,
+            "allowance_of_errors": THEORY,
+            "least_error": LEAST,
+            "fewer_samples": FEWER,
+            "in_words": "for each n on its own, over degrees. Learnability: the largest deviation of the mean over "
+            "draws from lambda/(lambda + kappa), in bootstrap standard errors, is at most the 99.9 % quantile of the "
+            "bootstrap centred on its own mean, without an allowance; the learnability at 0.85 n exceeds twice "
+            "that at each n. "
+            "Errors: each mean's deviation is at most the quantile times its standard error + allowance times the "
+            "error, or least_error if that is more; the formula for a density exceeds twice that at some n above half "
+            "of the cube. Degrees of eigenvalue 0 have learnability 0, exactly.",
+        },
+        "chosen_after_results": "bits, networks, ridges, samples and the allowance of errors were in use before this "
+        "file. The samples of two layers had been lowered to 8, 16, 32 after a failure at 64; they are what they were. "
+        "The limit for each n, and the criterion of learnability with its wrong law, were written before any result "
+        "with them.",
+    }
 
 
 def network(bias: bool, hidden: int) -> Kernel:
@@ -95,6 +128,9 @@ def run(config: Config) -> Outcome:
             "residual": float(residual.abs().max()),
             "conserved": float((told[0].conserved - told[0].n).abs().max()),
             "predicted learnability": told[0].learnability,
+            "at fewer samples": learnability(
+                spectrum, torch.zeros(BITS + 1), [round(FEWER * n) for n in samples], ridge
+            ).learnability,
             "predicted error": torch.stack([one.error for one in told], 1),
             "as a density": as_density(spectrum, samples, ridge),
             "learnability": torch.stack([draws["learnability"] for draws in drawn]),
@@ -159,24 +195,42 @@ def criteria(numbers: dict[str, Any], seed: int) -> list[Criterion]:
         Criterion("n = Σ L + δ tr(K + δ)⁻¹, each draw", max(e["shared out"] for e in numbers.values()), "<=", 1e-8),
     ]
     for name, entry in numbers.items():
-        found += _against_theory(name, entry, seed)
+        found += _learned(name, entry, seed)
+        found += _errors(name, entry, seed)
     return found
 
 
-def _against_theory(name: str, entry: dict[str, Any], seed: int) -> list[Criterion]:
-    """The largest deviation of the mean errors from the prediction, and from the law that must fail."""
-    worst, limit, wrong = 0.0, 0.0, 0.0
-    for samples, law, density in zip(entry["error"], entry["predicted error"], entry["as a density"], strict=True):
+def _learned(name: str, entry: dict[str, Any], seed: int) -> list[Criterion]:
+    """The mean share of each parity that regression found, from its learnability; where no data teach it, exactly 0."""
+    found, powers, seen = [], [], entry["values"] > 0
+    laws = zip(entry["learnability"], entry["predicted learnability"], entry["at fewer samples"], strict=True)
+    for n, (samples, law, fewer) in zip(CASES[name].samples, laws, strict=True):
+        mean = BootstrappedMean.of(samples[:, seen], BOOTSTRAP, seed)
+        what = f"{name}, n = {n}: learnability from the prediction, in standard errors"
+        found.append(Criterion(what, mean.statistic(law[seen]), "<=", mean.quantile, exact=False))
+        powers.append(mean.statistic(fewer[seen]) / (2 * mean.quantile))
+    what = f"{name}: learnability at {FEWER:g} n, over twice the limit, which must fail"
+    found.append(Criterion(what, min(powers), ">=", 1.0, exact=False))
+    if not bool(seen.all()):
+        unseen = float(entry["learnability"][..., ~seen].abs().max())
+        found.append(Criterion(f"{name}: learnability where λ = 0, each draw", unseen, "<=", 1e-12))
+    return found
+
+
+def _errors(name: str, entry: dict[str, Any], seed: int) -> list[Criterion]:
+    """The mean test errors from the prediction, over what each degree is allowed; and from the law that must fail."""
+    found, wrong = [], [0.0]
+    laws = zip(entry["error"], entry["predicted error"], entry["as a density"], strict=True)
+    for n, (samples, law, density) in zip(CASES[name].samples, laws, strict=True):
         mean = BootstrappedMean.of(samples, BOOTSTRAP, seed)
-        unit = law.clamp_min(LEAST)
-        worst = max(worst, float(((mean.mean - law) / unit).abs().max()))
-        wrong = max(wrong, float(((mean.mean - density) / unit).abs().max()))
-        limit = max(limit, float((mean.quantile * mean.error / unit).max()))
-    threshold = limit + THEORY
-    found = [Criterion(f"{name}: test errors from the prediction", worst, "<=", threshold, exact=False)]
-    if max(CASES[name].samples) * 2 > 2**BITS:
-        what = f"{name}: test errors from that of a density, which must fail here"
-        found.append(Criterion(what, wrong, ">=", 2 * threshold, exact=False))
+        limit = mean.quantile * mean.error + THEORY * law.clamp_min(LEAST)
+        what = f"{name}, n = {n}: test errors from the prediction, over the limit"
+        found.append(Criterion(what, float(((mean.mean - law).abs() / limit).max()), "<=", 1.0, exact=False))
+        if 2 * n > 2**BITS:
+            wrong.append(float(((mean.mean - density).abs() / (2 * limit)).max()))
+    if len(wrong) > 1:
+        what = f"{name}: test errors from that of a density, over twice the limit, which must fail"
+        found.append(Criterion(what, max(wrong), ">=", 1.0, exact=False))
     return found
 
 

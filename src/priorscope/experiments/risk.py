@@ -2,8 +2,9 @@
 
 For every number of samples and every ridge, kernel regression is done on random points; GCV sees those alone. *Sphere*:
 points that are all alike, as the law takes them. *Digits*: points of which some have near neighbours and others none;
-there GCV is too low where the ridge is small, and leave-one-out, from the same factorisation, is not. The training
-error, which both start from, is the law that must fail.
+there GCV is too low where the ridge is small, and leave-one-out, from the same factorisation, is not. *Digits, noisy
+labels*: there a ridge is worth choosing, as without noise the best is none. The training error, which both start from,
+is the law that must fail: as an error where there is a ridge, and in choosing it.
 """
 
 from typing import Any
@@ -28,8 +29,41 @@ RIDGES = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 DRAWS = {False: 10, True: 40}
 AIM = 0.1
 DIMENSION, NOISE = 30, 0.3
-"""Of the sphere, and the standard deviation of its labels' noise."""
+"""Of the sphere; and the standard deviation of the noise in its labels, and in each output of the noisy digits."""
+REGRET = 0.05
+"""How much above the least error that at a chosen ridge may be, on average over draws; a wrong choice: twice that."""
 LAWS = ("gcv", "leave-one-out", "training error")
+
+
+def cases() -> dict[str, Any]:
+    """All that decides a result, as `cases/risk.json` has it."""
+    return {
+        "name": "risk",
+        "claim": "GCV gives the test error and the best ridge where points are alike; leave-one-out elsewhere too",
+        "kernel": "NTK of two layers, ReLU, no biases, weight_variance 2, parameterization ntk",
+        "data": {
+            "sphere": {"points": 1797, "dimension": DIMENSION, "target": "x0 + x1 x2 / 2", "noise": NOISE},
+            "digits": {"points": 1797, "target": "one-hot - 1/10", "noise": 0.0},
+            "digits, noisy labels": {"points": 1797, "target": "one-hot - 1/10", "noise": NOISE},
+        },
+        "samples": list(SAMPLES),
+        "ridges": list(RIDGES),
+        "draws": {"quick": DRAWS[False], "full": DRAWS[True]},
+        "criterion": {
+            "aim": AIM,
+            "regret": REGRET,
+            "in_words": "the largest relative error, over samples and ridges, of a law's mean over draws is at most "
+            "the aim; that of the training error, ridge 0 left out, is at least twice the aim. The error at the "
+            "ridge that "
+            "GCV takes, over the least on the grid, draw by draw, then its mean, is for the worst number of samples at "
+            "most 1 + regret; those of the training error's choice and of the largest ridge are for each number at "
+            "least 1 + twice the regret. No choice is judged on digits without noise: the best ridge is none there.",
+        },
+        "chosen_after_results": "samples, ridges, dimension, noise of the sphere and the aim were in use before this "
+        "file. GCV on digits from ridge 1 on was singled out after it had failed on the whole grid; it stands beside "
+        "the whole grid and replaces nothing. The noisy labels, their noise (that of the sphere), the regret draw by "
+        "draw and its thresholds were written before any result with them.",
+    }
 
 
 @experiment(
@@ -41,7 +75,13 @@ LAWS = ("gcv", "leave-one-out", "training error")
 def run(config: Config) -> Outcome:
     """10 draws of each number of points by default, 40 in full; the error is measured on all other points."""
     x, y = images("digits", config.seed)
-    numbers = {"sphere": sweep(*sphere(config.seed), config), "digits": sweep(x, targets(y), config)}
+    clean, generator = targets(y), torch.Generator().manual_seed(config.seed + 2)
+    noisy = clean + NOISE * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    numbers = {
+        "sphere": sweep(*sphere(config.seed), config),
+        "digits": sweep(x, clean, config),
+        "digits, noisy labels": sweep(x, noisy, config),
+    }
     low = float((numbers["digits"]["gcv"].mean(-1) / numbers["digits"]["measured"].mean(-1)).min() - 1)
     return Outcome(
         tuple(criteria(numbers)), numbers, (f"on digits GCV is off by as much as {low:.0%}, without a ridge",)
@@ -84,21 +124,38 @@ def criteria(numbers: dict[str, Any]) -> list[Criterion]:
     for name, entry in numbers.items():
         means = {kind: values.mean(-1) for kind, values in entry.items()}
         measured = means["measured"]
-        regret = measured.gather(1, means["gcv"].argmin(1, keepdim=True))[:, 0] / measured.amin(1)
         what = f"{name}: largest relative error of"
-        if name == "sphere":
-            found.append(Criterion(f"{what} GCV", _gap(means["gcv"], measured), "<=", AIM, exact=False))
-        else:
+        for law, title in (("gcv", "GCV"), ("leave-one-out", "leave-one-out")):
+            found.append(Criterion(f"{what} {title}", _gap(means[law], measured), "<=", AIM, exact=False))
+        if name == "digits":
             strong = [j for j, ridge in enumerate(RIDGES) if ridge >= 1]
             gap = _gap(means["gcv"][:, strong], measured[:, strong])
-            found.append(Criterion(f"{what} GCV, ridges from 1", gap, "<=", AIM, exact=False))
-        left = _gap(means["leave-one-out"], measured)
-        found.append(Criterion(f"{what} leave-one-out", left, "<=", AIM, exact=False))
-        wrong = _gap(means["training error"], measured)
-        found.append(Criterion(f"{what} the training error, which must fail", wrong, ">=", 2 * AIM))
-        what = f"{name}: test error at the ridge that GCV takes, over the least"
-        found.append(Criterion(what, float(regret.max()), "<=", 1.05, exact=False))
+            found.append(Criterion(f"{what} GCV, ridges from 1 alone", gap, "<=", AIM, exact=False))
+        # Without a ridge the training error is 0 by construction: no finding.
+        some = [j for j, ridge in enumerate(RIDGES) if ridge > 0]
+        wrong = _gap(means["training error"][:, some], measured[:, some])
+        found.append(Criterion(f"{what} the training error, with a ridge, which must fail", wrong, ">=", 2 * AIM))
+        if name != "digits":
+            found += _of_the_choice(name, entry)
     return found
+
+
+def _of_the_choice(name: str, entry: dict[str, Any]) -> list[Criterion]:
+    """The error at the ridge that a law takes, over the least on the grid; no choice is none where an end is best."""
+    what = f"{name}: test error over the least, at the ridge that"
+    found = [Criterion(f"{what} GCV takes", float(regret(entry, "gcv").max()), "<=", 1 + REGRET, exact=False)]
+    wrong = float(regret(entry, "training error").min())
+    limit = 1 + 2 * REGRET
+    found.append(Criterion(f"{what} the training error takes, which must fail", wrong, ">=", limit, exact=False))
+    largest = float((entry["measured"][:, -1] / entry["measured"].amin(1)).mean(-1).min())
+    found.append(Criterion(f"{what} is the largest, which must fail", largest, ">=", limit, exact=False))
+    return found
+
+
+def regret(entry: dict[str, Any], law: str) -> Tensor:
+    """(n,), the error at the ridge where a law is least, over the least error, draw by draw; then the mean."""
+    measured, chosen = entry["measured"], entry[law].argmin(1, keepdim=True)
+    return (measured.gather(1, chosen)[:, 0] / measured.amin(1)).mean(-1)
 
 
 def _gap(told: Tensor, found: Tensor) -> float:
@@ -106,8 +163,8 @@ def _gap(told: Tensor, found: Tensor) -> float:
 
 
 def draw(outcome: Outcome) -> Figure:
-    """Predicted and measured errors against the ridge, for both kinds of points."""
-    figure, axes = plt.subplots(1, 2, figsize=(11.6, 4.8), layout="constrained")
+    """Predicted and measured errors against the ridge, for each kind of points and labels."""
+    figure, axes = plt.subplots(1, 3, figsize=(16.2, 4.8), layout="constrained")
     for ax, (name, entry) in zip(axes, outcome.numbers.items(), strict=True):
         _draw_sweep(ax, name, entry)
     return figure

@@ -5,6 +5,7 @@ formulas of Simon et al.; over a finite population, whose samples hold no point 
 n/N, which come from the free compression of the Gram matrix of all points to that of the sampled ones.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
@@ -18,9 +19,12 @@ from ..beliefs.coupling import GivenKernel, check_kernel
 from ..beliefs.modes import Spectrum, eigenmodes
 from ..beliefs.operator import OperatorSpectrum, operator_spectrum
 from ..data.inputs import Inputs, count, encode
-from ..errors import DataError
+from ..errors import DataError, PriorscopeWarning
 from ..kernels.frozen import takes_kernel_on_data
 from ..results import Result
+
+NEAR = 10
+"""Without a ridge, so near the number of modes the formula for errors is off by a tenth or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,11 @@ class Learnability(Result):
 
     @property
     def conserved(self) -> Float[Tensor, "*k"]:
-        """Σ L + δ/κ over all modes, which is n: what samples there are is shared out among the modes."""
+        """Σ L + δ/κ over all modes, which is n: what samples there are is shared out among the modes.
+
+        Without a ridge and with at least as many samples as modes, κ = 0: it is the number of modes, as there is
+        nothing more to learn.
+        """
         spectrum = self.spectrum
         learned = self.learnability @ spectrum.multiplicity.to(torch.float64)
         unseen = 1.0 if spectrum.population is None else 1 - learned / spectrum.population
@@ -97,7 +105,8 @@ def learnability(
 
     Returns:
         A `Learnability`. Without a ridge and with more samples than modes, κ = 0; with just as many, the error is
-        infinite.
+        infinite. Within ten of the number of modes it warns (`PriorscopeWarning`): there the error is far from the
+        formula, as it hangs on each sample (of 5 modes, n = 6: 0.46 for a measured 2.18).
 
     Source: Simon et al. 2023 (2110.03922); Canatar, Bordelon and Pehlevan 2021 (2006.13198). The corrections for a
     finite population are ours.
@@ -123,6 +132,8 @@ def learnability(
             raise DataError(name, f"is {value}", "Give a finite number of at least 0")
     counts = [n] if isinstance(n, int) else list(n)
     _check_counts(counts, spectrum.population)
+    if float(share.abs().sum()) + off + noise > 0:
+        _warn_near_rank(spectrum, counts, ridge)
     parts = [_at(spectrum, share, number, ridge, noise, off) for number in counts]
     kappa, learned, error, bias = (torch.stack(column) for column in zip(*parts, strict=True))
     index = 0 if isinstance(n, int) else slice(None)
@@ -153,7 +164,8 @@ def learning_curve(
     Args:
         kernel: a kernel, or `kernel.on(x)`. For kernels with coupled outputs this is the trace kernel.
         x: N points. The formula takes their modes as spread evenly over the points; where some points are unlike all
-            others it is too low as n nears N. N of some ten times n are safe.
+            others, as real images are, it is too low, the more so as n nears N: by 5 % on digits at N/n = 36 and 18,
+            7 % at 9, 10 % at 3.6 (a two-layer ReLU NTK).
         y: (N,) or (N, o), or integer classes (N,).
         n: how many of the points are trained on, below N; several give a leading axis.
         ridge: δ, added to the Gram matrix's diagonal.
@@ -182,6 +194,17 @@ def _check_counts(counts: list[int], population: int | None) -> None:
     if bad or not counts:
         least = "at least 1" if population is None else f"1 to {population - 1}, as there are {population} points"
         raise DataError("n", f"is {bad}", f"Give whole numbers of {least}")
+
+
+def _warn_near_rank(spectrum: OperatorSpectrum, counts: list[int], ridge: float) -> None:
+    """Least squares of r Gaussian modes errs like n/(n − r − 1), for which the formula has n/(n − r)."""
+    rank, population = spectrum.rank, spectrum.population
+    if ridge + spectrum.rest > 0 or (population is not None and rank >= population):
+        return
+    near = [n for n in counts if abs(n - rank) <= NEAR]
+    if near:
+        cause = f"learnability: n = {near} is within {NEAR} of the {rank:g} modes and there is no ridge: "
+        warnings.warn(cause + "the error is not to be relied on there. Give ridge > 0", PriorscopeWarning, stacklevel=3)
 
 
 def _at(

@@ -113,7 +113,7 @@ def _varying(questions: pd.DataFrame, train: pd.DataFrame, test: str) -> tuple[l
             cause = f"has other values than {first}, which every training row has: training says nothing of them"
             raise DataError(place, cause, "Drop the column, or add training rows")
     varying = [str(name) for name in train.columns if name not in constant]
-    if not varying:
+    if constant and not varying:
         raise DataError("the inputs", "are constant in training", "Give an input that varies")
     return varying, ((f"columns that are constant, left out: {', '.join(constant)}",) if constant else ())
 

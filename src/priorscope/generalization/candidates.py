@@ -51,7 +51,8 @@ class Hypotheses:
         """What a reader of numbers should know: points that test nothing, and labels that may be meant as classes."""
         if self.rule != "regression":
             return ()
-        notes, points = (), self.values.shape[1]
+        notes: tuple[str, ...] = ()
+        points = self.values.shape[1]
         agreed = int((self.values == self.values[0]).all(-1).all(0).sum())
         if agreed:
             notes += (

@@ -99,7 +99,7 @@ class Crossover(Result):
         ahead = len(ordered) > 0 and float(mean[ordered[0]]) > 0
         gaps, mean = (-gaps, -mean) if ahead else (gaps, mean)  # of the one that is behind at first
         number = _crossing(mean, self.counts)
-        notes = () if number is not None else (self._no_crossing(mean, self.names[b if ahead else a]),)
+        notes: tuple[str, ...] = () if number is not None else (self._no_crossing(mean, self.names[b if ahead else a]),)
         single, crossed = self._quartiles(gaps)
         if len(gaps) < FEWEST_DATA_SETS:
             notes += (f"no interval: of {len(gaps)} data sets, it takes at least {FEWEST_DATA_SETS}",)

@@ -261,6 +261,7 @@ def test_a_flow_without_curvature_does_not_end_at_its_start(loss, monkeypatch):
     x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([1.0, -1.0, 1.0])
     path = ps.trajectory(RBF(0.3), x, y, ps.Training(loss=loss))
     try:
-        assert float(path.losses()) < 1e-6
-    except NotCoveredError as error:
-        assert "Give Training(time=...)" in str(error)
+        end = float(path.losses())
+    except NotCoveredError:
+        return
+    assert end < 1e-6

@@ -141,7 +141,7 @@ def test_real_training_on_a_loss_of_ones_own():
 )
 def test_torchs_losses_of_classes_are_not_given_one_hot_less_one_over_c(loss):
     labels = encode(torch.tensor([0, 2, 1]), 3)
-    with pytest.raises(PriorscopeError, match='needs classes or probabilities.*Give loss="cross_entropy"'):
+    with pytest.raises(PriorscopeError, match=r'needs classes or probabilities.*Give loss="cross_entropy"'):
         Objective.of(loss, labels, torch.zeros(3, 3))
 
 

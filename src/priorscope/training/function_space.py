@@ -10,6 +10,7 @@ In β the Jacobian is symmetric, null modes are absent, and an error of β is on
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,16 +172,18 @@ class _Flow:
                 raise NotCoveredError(self._place, f"needs more than {CALLS} evaluations of the flow", _SMOOTH)
             return -self._gradient(beta)
 
-        solved = solve_ivp(
-            slope,
-            (start, times[-1]),
-            beta,
-            method="LSODA",
-            t_eval=times,
-            jac=lambda t, beta: -self._hessian(beta),
-            rtol=RELATIVE,
-            atol=ABSOLUTE * self._size / self._root,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="lsoda")  # a failure raises below
+            solved = solve_ivp(
+                slope,
+                (start, times[-1]),
+                beta,
+                method="LSODA",
+                t_eval=times,
+                jac=lambda t, beta: -self._hessian(beta),
+                rtol=RELATIVE,
+                atol=ABSOLUTE * self._size / self._root,
+            )
         if not solved.success or not np.isfinite(solved.y).all():
             raise NotCoveredError(self._place, f"could not be followed by the solver ({solved.message})", _SMOOTH)
         return solved.y.T

@@ -355,7 +355,7 @@ def _first_half_of_swings(floor: Float[Tensor, " r"], decay: Float[Tensor, " r"]
 
 
 def _first_half(values: Float[Tensor, " r"], training: Training, scale: float) -> Float[Tensor, " r"]:
-    """The first k with |r_k| ≤ ½. Those that oscillate mostly get there soon: step by step. Others never return: bisect.
+    """The first k with |r_k| ≤ ½. Those that oscillate get there soon, mostly: step by step. Others fall: bisect.
 
     What oscillates and has not got there in so many steps is in one of two regimes, where bisection is right again.
     Complex roots: it turns so slowly that its first half turn still lasts, on which r only falls. A root near −1:

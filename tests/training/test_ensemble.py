@@ -225,3 +225,9 @@ def test_a_pair_on_its_data_and_saved_results(tmp_path):
     with pytest.raises(DataError, match="not on data"):
         TrainedEnsemble.load(path, pair=pair)(x_new)
     assert torch.equal(TrainedEnsemble.load(path, pair=pair.on(x))(x_new).mean, law.mean)
+
+
+def test_label_noise_that_is_no_number_is_named():
+    x, y = torch.randn(3, 2), torch.randn(3)
+    with pytest.raises(DataError, match="label_noise: is 'a'"):
+        trained_ensemble(KernelPair(RBF(), RBF()), x, y, label_noise="a")

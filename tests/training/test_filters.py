@@ -280,3 +280,45 @@ def test_impulses_are_what_a_step_more_of_gradient_leaves():
 def test_a_schedule_has_no_steps_beyond_its_end():
     with pytest.raises(DataError, match="the schedule of this training has 2 steps"):
         check_at(Training(learning_rate=[0.1, 0.2]), 3)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "weight_decay"), [(0.9, True, 0.0), (0.9, True, 0.05), (0.9, False, 0.05)]
+)
+@pytest.mark.parametrize("below", [1e-3, 3e-5])
+def test_half_lives_near_the_limit_are_the_first_step_at_half(momentum, nesterov, weight_decay, below):
+    values, fields = (
+        torch.tensor([1.0, 0.7]),
+        {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay},
+    )
+    limit = step_limit(values, Training(learning_rate=1.0, steps=1, **fields), 1.0)
+    t = Training(learning_rate=limit * (1 - below), steps=1, **fields)
+    steps = range(1, 20_000)
+    first = (residuals(values, steps, t, 1.0).abs() <= 0.5).to(torch.float64).argmax(0) + 1
+    assert half_lives(values, t, 1.0).tolist() == first.tolist()
+
+
+def test_half_lives_at_the_limit_take_bounded_work():
+    values = torch.tensor([1.0])
+    limit = step_limit(values, Training(learning_rate=1.0, momentum=0.9, nesterov=True, steps=1), 1.0)
+    near = Training(learning_rate=limit * (1 - 1e-9), momentum=0.9, nesterov=True, steps=1)
+    found = half_lives(values, near, 1.0)
+    assert float(residual(values, float(found), near, 1.0).abs()) <= 0.5
+    assert float(residual(values, float(found) - 2, near, 1.0).abs()) > 0.5
+    assert float(found) > 1e8
+
+
+def test_half_lives_of_slow_turns():
+    values = torch.tensor([1e-8])
+    t = Training(learning_rate=1.0, momentum=1 - 1e-9, steps=1)
+    found = float(half_lives(values, t, 1.0))
+    assert found > 4096
+    assert float(residual(values, found, t, 1.0)) <= 0.5 < float(residual(values, found - 1, t, 1.0))
+
+
+@pytest.mark.parametrize("weight_decay", [0.05, 0.1, 0.3, 0.6])
+def test_half_lives_of_steps_that_swing_around_what_weight_decay_leaves(weight_decay):
+    values = torch.tensor([1.0])
+    t = Training(learning_rate=1.9 / (1 + weight_decay), weight_decay=weight_decay, steps=1)
+    first = (residuals(values, range(1, 200), t, 1.0).abs() <= 0.5).to(torch.float64).argmax(0) + 1
+    assert half_lives(values, t, 1.0).tolist() == first.tolist()

@@ -241,3 +241,27 @@ def test_dtypes_and_a_kernel_on_its_data():
     assert torch.equal(ps.trajectory(RBF().on(x), y, training)(x_new), expected)
     single = ps.trajectory(RBF(), x.float(), torch.randn(7, dtype=torch.float32), ps.Training(loss=half_sse, time=1.0))
     assert single(x_new.float()).dtype == single.losses().dtype == torch.float32
+
+
+@pytest.mark.parametrize("loss", [nn.HuberLoss(reduction="sum", delta=0.5), nn.SmoothL1Loss()])
+def test_a_flow_that_starts_without_curvature_ends_in_the_minimum(loss):
+    x, y = torch.linspace(0, 1, 2)[:, None], torch.tensor([3.0, -2.0])
+    torch.testing.assert_close(ps.trajectory(RBF(0.3), x, y, ps.Training(loss=loss))(x), y, rtol=0, atol=1e-7)
+
+
+def hinge(outputs, targets):
+    return torch.relu(1 - outputs * targets).sum()
+
+
+@pytest.mark.parametrize("loss", [nn.L1Loss(), hinge])
+def test_a_flow_without_curvature_does_not_end_at_its_start(loss, monkeypatch):
+    from priorscope.training import function_space
+
+    monkeypatch.setattr(function_space, "CALLS", 500)
+    x, y = torch.linspace(0, 1, 3)[:, None], torch.tensor([1.0, -1.0, 1.0])
+    path = ps.trajectory(RBF(0.3), x, y, ps.Training(loss=loss))
+    try:
+        end = float(path.losses())
+    except NotCoveredError:
+        return
+    assert end < 1e-6

@@ -1,5 +1,8 @@
 """Losses as functions of the outputs, against torch's own and autograd; and the user's own, in every prediction."""
 
+import math
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -122,3 +125,33 @@ def test_real_training_on_a_loss_of_ones_own():
     batched = ps.Training(loss=mine, batch_size=4, **t)
     named = ps.Training(batch_size=4, **t)
     torch.testing.assert_close(ps.train(model, x, y, batched).outputs, ps.train(model, x, y, named).outputs)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(),
+        nn.functional.cross_entropy,
+        partial(nn.functional.cross_entropy, label_smoothing=0.1),
+        nn.NLLLoss(),
+        nn.BCEWithLogitsLoss(),
+        nn.functional.binary_cross_entropy_with_logits,
+    ],
+    ids=name_of,
+)
+def test_torchs_losses_of_classes_are_not_given_one_hot_less_one_over_c(loss):
+    labels = encode(torch.tensor([0, 2, 1]), 3)
+    with pytest.raises(PriorscopeError, match=r'needs classes or probabilities.*Give loss="cross_entropy"'):
+        Objective.of(loss, labels, torch.zeros(3, 3))
+
+
+def test_torchs_losses_of_probabilities_take_probabilities():
+    labels = encode(torch.eye(3), 3)
+    assert float(Objective.of(nn.CrossEntropyLoss(), labels, torch.zeros(3, 3))(torch.zeros(3, 3))) == pytest.approx(
+        math.log(3)
+    )
+
+
+def test_classes_may_come_rounded():
+    single = encode(encode(torch.tensor([0, 2, 1]), 3).values.to(torch.float32), 3)
+    assert Objective.of("cross_entropy", single, torch.zeros(3, 3)).targets.tolist() == [0, 2, 1]

@@ -139,3 +139,22 @@ def test_save_and_load(tmp_path):
     assert (loaded.spent, loaded.notes, loaded.training) == (path.spent, path.notes, path.training)
     with pytest.raises(DataError, match="loaded without its networks"):
         loaded(x_new)
+
+
+def test_a_schedule_is_followed_at_the_steps_that_were_kept():
+    model, kernel, x, y, x_new = problem()
+    training = ps.Training(learning_rate=[0.002 + 1e-5 * k for k in range(40)])
+    path = ps.trajectory(kernel, x, y, training, start=model, relinearise=2, share=0.1)
+    run = ps.train(model, x, y, training, rates=INIT, record=x_new, at=range(5))
+    for step in (0, *path.ends.tolist()):
+        torch.testing.assert_close(path(x_new, at=step), run.outputs[step, :, 0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["half_sse", "cross_entropy"])
+def test_classes_stay_classes(loss):
+    model, x, y = mlp(2, 8, 3), torch.randn(6, 2), torch.tensor([0, 1, 2, 0, 1, 1])
+    training = ps.Training(loss, learning_rate=0.05, steps=20)
+    path = ps.trajectory(ps.EmpiricalNTK(model), x, y, training, start=model, relinearise=2, share=0.2)
+    run = ps.train(model, x, y, training, at=[1])
+    torch.testing.assert_close(path(x, at=1), run.outputs[1].to(path(x, at=1)), rtol=0, atol=1e-6)
+    assert path.predictions(x).shape == (3, 6, 3)

@@ -133,3 +133,14 @@ def test_save_and_load(tmp_path):
     torch.testing.assert_close(loaded(x_new).values, ensemble(x_new).values)
     with pytest.raises(DataError, match=r"pair=pair.on\(x\)"):
         ps.SampledEnsemble.load(path)(x_new)
+
+
+def test_neighbouring_seeds_share_no_numbers():
+    """Far points are drawn afresh; they are no other ensemble's functions on the data."""
+    x, far, y = torch.arange(5.0)[:, None] * 50, 1e4 + torch.arange(5.0)[:, None] * 50, torch.randn(5)
+    training = ps.Training(loss=half_sse, learning_rate=0.1, steps=0)
+    ensembles = [ps.trained_ensemble(PAIR, x, y, training, samples=200, seed=seed) for seed in (0, 1)]
+    fresh, other = ensembles[0](far).values, ensembles[1](x).values
+    correlation = torch.corrcoef(torch.cat([fresh, other], 1).T)[:5, 5:]
+    assert float(correlation.abs().max()) < 6 / 200**0.5
+    assert torch.equal(ensembles[0](far).values, fresh)

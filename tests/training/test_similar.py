@@ -149,3 +149,11 @@ def test_it_is_saved(tmp_path):
     assert again.groups == found.groups
     assert torch.equal(again.by().contributions, found.by().contributions)
     assert found.by().to_dict()["names"] == ["husky", "wolf"]
+
+
+def test_weights_alone_need_the_number_of_outputs_where_the_loss_is_a_mean():
+    x, x_new, _ = points()
+    training = ps.Training("mse", learning_rate=0.1, steps=3)
+    with pytest.raises(DataError, match="y: is left out: mse is a mean over outputs"):
+        ps.similar(RBF(), x, x_new, training=training)
+    assert ps.similar(RBF(), x, x_new, training=ps.Training("mse")).weights.shape == (4, 6)

@@ -46,3 +46,19 @@ def test_what_does_not_fit_raises():
     ]:
         with pytest.raises(DataError, match=message):
             ps.retrain(model, x, y, sets, x, TRAINING)
+
+
+def test_a_class_that_no_label_shows_is_the_models():
+    x, y, every = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]), torch.ones(1, 6, dtype=torch.bool)
+    model = nn.Linear(3, 5)
+    outputs = ps.retrain(model, x, y, every, x, TRAINING)
+    assert torch.equal(outputs[0], ps.train(model, x, y, TRAINING).outputs[-1])
+
+
+def test_a_training_that_diverges_is_nan():
+    x, y = torch.randn(4, 2), torch.randn(4)
+    with pytest.warns(ps.PriorscopeWarning):
+        outputs = ps.retrain(
+            nn.Linear(2, 1), x, y, torch.ones(1, 4, dtype=torch.bool), x, ps.Training(learning_rate=1e8, steps=200)
+        )
+    assert bool(outputs.isnan().all())

@@ -180,3 +180,18 @@ def test_mse_is_two_over_n_o_of_half_sse():
     f, y = torch.randn(4, 3), torch.randn(4, 3)
     half_sse = 0.5 * (f - y).square().sum()
     assert torch.allclose(torch.nn.functional.mse_loss(f, y), half_sse * Training(loss="mse").loss_scale(4, 3))
+
+
+def test_a_schedule_may_come_from_a_generator_or_be_of_one_entry():
+    with pytest.raises(PriorscopeError, match=r"rate at step 1 is -1\.0"):
+        Training(learning_rate=(rate for rate in [0.1, -1.0]))
+    for one in ([0.1], torch.tensor([0.1], dtype=torch.float64), np.array([0.1])):
+        assert Training(learning_rate=one).schedule == (0.1,)
+        with pytest.raises(PriorscopeError, match="a schedule of 1 steps, steps=5"):
+            Training(learning_rate=one, steps=5)
+    assert Training(learning_rate=torch.tensor(0.5), steps=5).learning_rate == 0.5
+
+
+def test_a_loss_that_is_not_squared_is_no_multiple_of_half_sse():
+    with pytest.raises(NotCoveredError, match="not squared"):
+        Training("cross_entropy", learning_rate=0.1, steps=3).on_half_sse(10, 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from priorscope import Training
+from priorscope import EmpiricalNTK, Training
 from priorscope.beliefs import GaussianProcess, Posterior, Spectrum, coupling, eigenmodes
 from priorscope.errors import (
     DataError,
@@ -397,3 +397,34 @@ def test_several_sets_of_labels_have_no_common_mean_loss():
     for ask in (lambda t: trajectory(limit.ntk, x, y, t), lambda t: ps.trained_ensemble(limit, x, y, t)):
         with pytest.raises(DataError, match="no common mean loss"):
             ask(Training(loss="mse", time=1.0))
+
+
+def test_another_start_network_is_seen(tmp_path):
+    x, y, model, other = torch.randn(5, 2), torch.randn(5), mlp(2, 4, 1), mlp(2, 4, 1)
+    file = trajectory(RBF(), x, y, start=model).save(tmp_path / "path.npz")
+    with pytest.raises(DataError, match="start: is not the network that this prediction starts from"):
+        Trajectory.load(file, kernel=RBF().on(x), start=other)(x)
+    entropy = Training("cross_entropy", time=1.0)
+    classes, wide, wider = torch.tensor([0, 1, 0, 1, 1]), mlp(2, 4, 2), mlp(2, 4, 2)
+    path = trajectory(RBF(), x, classes, entropy, start=wide)
+    file = path.save(tmp_path / "functions.npz")
+    assert torch.equal(type(path).load(file, kernel=RBF().on(x), start=wide)(x), path(x))
+    with pytest.raises(DataError, match="start: is not the network"):
+        type(path).load(file, kernel=RBF().on(x), start=wider)(x)
+
+
+def test_decay_to_zero_is_of_the_kernels_own_network():
+    x, y, model, other = torch.randn(5, 2), torch.randn(5), mlp(2, 4, 1), mlp(2, 4, 1)
+    decaying = Training(learning_rate=0.01, steps=3, weight_decay=0.1, decay_to="zero")
+    with pytest.raises(DataError, match="start: is not the network that the kernel is of"):
+        trajectory(EmpiricalNTK(model), x, y, decaying, start=other)
+    trajectory(EmpiricalNTK(model), x, y, decaying, start=model)
+
+
+def test_beyond_the_limit_of_unlike_mini_batches_descent_may_diverge():
+    x, y = torch.linspace(0, 1, 4)[:, None], torch.randn(4)
+    limit = trajectory(RBF(0.3), x, y, Training(learning_rate=0.1, batch_size=3, steps=4)).step_limit
+    beyond = Training(learning_rate=1.3 * limit, batch_size=3, steps=400)
+    with pytest.warns(PriorscopeWarning, match="descent may diverge"):
+        path = trajectory(RBF(0.3), x, y, beyond)
+    assert float(path.residuals()[0].abs()) < 1e-3  # the rest's step is short enough

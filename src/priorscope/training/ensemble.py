@@ -166,7 +166,7 @@ def trained_ensemble(
     y: Tensor,
     training: Any = Training(),
     *,
-    label_noise: float = 0.0,
+    label_noise: Any = 0.0,
     samples: int = 2000,
     seed: int = 0,
     progress: bool = False,

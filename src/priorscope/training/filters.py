@@ -355,7 +355,7 @@ def _first_half_of_swings(floor: Float[Tensor, " r"], decay: Float[Tensor, " r"]
 
 
 def _first_half(values: Float[Tensor, " r"], training: Training, scale: float) -> Float[Tensor, " r"]:
-    """The first k with |r_k| ≤ ½. Oscillating modes mostly get there soon, so step by step; others never return: bisect.
+    """The first k with |r_k| ≤ ½. Those that oscillate get there soon, mostly: step by step. Others fall: bisect.
 
     What oscillates and has not got there in so many steps is in one of two regimes, where bisection is right again.
     Complex roots: it turns so slowly that its first half turn still lasts, on which r only falls. A root near −1:
@@ -397,7 +397,7 @@ STEPS = 4096
 
 
 def _first_half_by_steps(step: Float[Tensor, "r 3 3"]) -> tuple[Float[Tensor, " r"], Tensor, Tensor]:
-    """The first step at half, infinite where it is none of the first; the last state that was tried, and the one before."""
+    """The first step at half, infinite where it is none of these; the last state tried, and the one before."""
     result = torch.full(step.shape[:1], math.inf).to(step)
     state = before = torch.tensor(START).to(step).expand(len(step), 3)[:, :, None]
     for k in range(1, STEPS + 1):

@@ -10,6 +10,7 @@ In β the Jacobian is symmetric, null modes are absent, and an error of β is on
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,30 +172,32 @@ class _Flow:
                 raise NotCoveredError(self._place, f"needs more than {CALLS} evaluations of the flow", _SMOOTH)
             return -self._gradient(beta)
 
-        solved = solve_ivp(
-            slope,
-            (start, times[-1]),
-            beta,
-            method="LSODA",
-            t_eval=times,
-            jac=lambda t, beta: -self._hessian(beta),
-            rtol=RELATIVE,
-            atol=ABSOLUTE * self._size / self._root,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="lsoda")  # a failure raises below
+            solved = solve_ivp(
+                slope,
+                (start, times[-1]),
+                beta,
+                method="LSODA",
+                t_eval=times,
+                jac=lambda t, beta: -self._hessian(beta),
+                rtol=RELATIVE,
+                atol=ABSOLUTE * self._size / self._root,
+            )
         if not solved.success or not np.isfinite(solved.y).all():
             raise NotCoveredError(self._place, f"could not be followed by the solver ({solved.message})", _SMOOTH)
         return solved.y.T
 
     def _end(self, beta: np.ndarray, time: float) -> np.ndarray:
         """Where the flow ends: the gradient is gone, and Newton's way to the minimum is nothing."""
-        horizon, first = max(time, self._pace(beta)), np.linalg.norm(self._gradient(self._zero))
+        horizon, first = max(time, self._pace(beta)), float(np.linalg.norm(self._gradient(self._zero)))
         for _ in range(DECADES):
             gradient, hessian = self._gradient(beta), self._hessian(beta)
             left = np.linalg.lstsq(hessian, -gradient, rcond=1e-15)[0]
             usual = self._usual(hessian)
-            gone = np.linalg.norm(gradient) <= GONE * max(first, usual)
+            gone = float(np.linalg.norm(gradient)) <= GONE * max(first, usual)
             # A gradient outside the Hessian's range is one that Newton's step does not see.
-            seen = np.linalg.norm(hessian @ left + gradient) <= max(GONE * first, ROUNDING * usual)
+            seen = float(np.linalg.norm(hessian @ left + gradient)) <= max(GONE * first, ROUNDING * usual)
             if gone and seen and self._largest(left) <= SETTLED * self._size:
                 return beta + left
             try:
@@ -206,12 +209,12 @@ class _Flow:
 
     def _pace(self, beta: np.ndarray) -> float:
         """A time in which the flow gets somewhere: of its fastest mode, or of the way that it is on."""
-        rate = np.linalg.norm(self._hessian(beta), 2) if len(beta) else 0.0
+        rate = float(np.linalg.norm(self._hessian(beta), 2)) if len(beta) else 0.0
         return 1 / max(rate, self._largest(self._gradient(beta)) / self._size, 1e-300)
 
     def _usual(self, hessian: np.ndarray) -> float:
         """The gradient where the functions are their own size away from a minimum."""
-        return np.linalg.norm(hessian, 2) * self._size / self._root if len(hessian) else 0.0
+        return float(np.linalg.norm(hessian, 2)) * self._size / self._root if len(hessian) else 0.0
 
     def _largest(self, beta: np.ndarray) -> float:
         """Of the outputs that weights make, the largest."""

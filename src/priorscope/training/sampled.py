@@ -118,7 +118,7 @@ class SampledEnsemble(Result):
 
     @cached_property
     def _drawn(self) -> tuple[Float[Tensor, "s r o"], Tensor]:
-        """What f₀ on the data is drawn from, a standard normal number for each mode of the nngp; where the draw goes on.
+        """What f₀ on the data is drawn from, a normal number for each mode of the nngp; where the draw goes on.
 
         New points take the same stream up there: a second one of the seed + 1 would be another ensemble's first.
         """

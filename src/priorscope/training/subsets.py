@@ -51,7 +51,7 @@ def retrain(
     """
     labels = encode(y, count(check_inputs(x)))
     check_subsets(subsets, labels.values.shape[0])
-    # Classes stay classes: how many there are is the model's to say. Signs of a subset alone might be taken for classes.
+    # Classes stay classes: how many there are is the model's to say. Signs of a subset might be taken for classes.
     given = labels.values.to(labels.dtype) if labels.classes is None else y
     outputs = []
     for chosen in tqdm(subsets, disable=not progress, desc="training on subsets", leave=False):

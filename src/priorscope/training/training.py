@@ -54,7 +54,7 @@ class Training:
     """
 
     loss: Loss = "half_sse"
-    learning_rate: float | Iterable[float] | Callable[[int], float] | None = None
+    learning_rate: float | torch.Tensor | Iterable[float] | Callable[[int], float] | None = None
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0

@@ -167,6 +167,7 @@ def draw(outcome: Outcome) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(16.2, 4.8), layout="constrained")
     for ax, (name, entry) in zip(axes, outcome.numbers.items(), strict=True):
         _draw_sweep(ax, name, entry)
+    style.legend(axes[0], loc="upper left")
     return figure
 
 
@@ -184,4 +185,3 @@ def _draw_sweep(ax: Axes, name: str, entry: dict[str, Any]) -> None:
     ax.plot([], [], color=style.BLACK, lw=1.5, ls="--", label="leave-one-out")
     ax.set_yscale("log")
     ax.set_xticks(places, [f"{ridge:g}" for ridge in RIDGES])
-    style.legend(ax, loc="upper left")

@@ -165,7 +165,7 @@ def learning_curve(
         kernel: a kernel, or `kernel.on(x)`. For kernels with coupled outputs this is the trace kernel.
         x: N points. The formula takes their modes as spread evenly over the points; where some points are unlike all
             others, as real images are, it is too low, the more so as n nears N: by 5 % on digits at N/n = 36 and 18,
-            7 % at 9, 10 % at 3.6 (a two-layer ReLU NTK).
+            7 % at 9, 11 % at 3.6 (a two-layer ReLU NTK).
         y: (N,) or (N, o), or integer classes (N,).
         n: how many of the points are trained on, below N; several give a leading axis.
         ridge: δ, added to the Gram matrix's diagonal.

@@ -61,6 +61,7 @@ def test_a_case_counts_what_really_trained_networks_leave_of_the_band():
     assert edge.training.learning_rate == pytest.approx(0.99 * limit)
 
 
+@pytest.mark.slow
 def test_a_tiny_run(tmp_path):
     outcome = trust.measure(TO_FIT, HELD, SETTINGS, keep=tmp_path)
     assert outcome.criteria[0].holds

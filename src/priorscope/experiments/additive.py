@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..errors import RatesError
 from ..network.derivatives import forward_product
 from ..network.initialization import Initialization
 from ..network.weights import layers_with_a_law
@@ -58,7 +59,8 @@ def with_untrained(network: nn.Module, init: Initialization, seed: int) -> WithU
     Source: He, Lakshminarayanan and Teh 2020 (2007.05864).
     """
     if init.parameterization != "ntk":
-        raise ValueError('the rates have to be the variances: parameterization="ntk"')
+        cause = f"is in the parameterization {init.parameterization!r}: the rates have to be the variances"
+        raise RatesError("with_untrained(init=)", cause, 'Give parameterization="ntk"')
     other = init.apply_(copy.deepcopy(network), seed + OTHER_SEEDS)
     last = list(layers_with_a_law(other))[-1][1]
     with torch.no_grad():

@@ -116,6 +116,17 @@ def quality(rows: Sequence[dict[str, Any]], which: str) -> dict[str, Any]:
     by_task: dict[str, list[tuple[float, bool]]] = {}
     for each in rows:
         by_task.setdefault(each["task"], []).append((each["score"][which], each["right"]))
+    if not by_task:  # a run may have no wide network
+        unknown = float("nan")
+        return {
+            "auroc": unknown,
+            "interval": [unknown] * 2,
+            "spearman": unknown,
+            "by_task": {},
+            "cases": 0,
+            "wrong": 0,
+            "brier": unknown,
+        }
     names, generator = list(by_task), torch.Generator().manual_seed(0)
     drawn = []
     for _ in range(REPEATS):

@@ -40,7 +40,8 @@ def test_weights_are_those_of_a_slow_search_and_never_below_0():
         return value
 
     slow.step(closure)
-    expected = [float(roots[0]), *roots[1:].detach().square().tolist()]
+    found_slowly = roots.detach()
+    expected = [float(found_slowly[0]), *found_slowly[1:].square().tolist()]
     np.testing.assert_allclose([found.bias, *found.weights.values()], expected, atol=1e-3)
 
 

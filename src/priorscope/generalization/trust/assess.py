@@ -8,6 +8,7 @@ from torch import Tensor
 from ...data.inputs import Inputs, check_inputs, count
 from ...errors import DataError, NotCoveredError, PriorscopeError
 from ...kernels.infinite.limit import Limit
+from ...kernels.kernel import Kernel
 from ...kernels.pair import KernelPair
 from ...results import Result
 from ...training.filters import check_training
@@ -50,13 +51,13 @@ class Trust(Result):
 
 
 def trust(
-    pair: KernelPair,
+    pair: KernelPair | Kernel,
     x: Inputs,
     y: Tensor,
     x_new: Inputs,
-    training: Training = Training(),
+    training: Any = Training(),
     *,
-    steps: int = 0,
+    steps: Any = 0,
     seed: int = 0,
 ) -> Trust:
     """How far the predicted law of trained networks deserves belief, from 0 to 1, before any is trained.

@@ -29,7 +29,7 @@ class Slope:
 def log_slope(x: Sequence[float], values: Float[Tensor, "*s w"]) -> Float[Tensor, "*s"]:
     """The least-squares slope of log values against log x.
 
-    >>> log_slope([1.0, 10.0, 100.0], torch.tensor([5.0, 0.5, 0.05])).item()
+    >>> round(log_slope([1.0, 10.0, 100.0], torch.tensor([5.0, 0.5, 0.05])).item(), 6)
     -1.0
     """
     at = torch.tensor([float(each) for each in x], dtype=torch.float64).log()

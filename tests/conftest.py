@@ -12,6 +12,8 @@ import torch  # noqa: E402
 
 matplotlib.use("agg")
 
+import matplotlib.pyplot as plt  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def float64_and_seeded():
@@ -21,3 +23,4 @@ def float64_and_seeded():
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(before)
+    plt.close("all")  # many figures open at once warn

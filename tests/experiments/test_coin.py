@@ -72,6 +72,7 @@ def test_both_views_show_the_state():
         assert image[1].nonzero().tolist() == [c.tolist()]
 
 
+@pytest.mark.slow
 def test_it_is_measured_kept_and_drawn(tmp_path):
     outcome = coin.measure(TINY, (0, 12), Config(keep=tmp_path))
     assert len(outcome.numbers["cells"]) == len(list(tmp_path.iterdir())) == 6

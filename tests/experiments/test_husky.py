@@ -56,6 +56,7 @@ def test_an_unknown_photograph_is_named():
         photograph("snow")
 
 
+@pytest.mark.slow
 def test_it_is_measured_kept_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(husky, "TRAIN", 10)
     monkeypatch.setattr(husky, "NEW", 6)

@@ -34,6 +34,7 @@ def test_availability_is_how_strongly_a_feature_shows():
     assert float((weak.x[:, 1] * weak.shortcut).mean()) == pytest.approx(0.5, rel=0.05)
 
 
+@pytest.mark.slow
 def test_it_is_measured_kept_and_drawn(tmp_path):
     settings = {"widths": [8, 16], "networks": 6}
     outcome = shortcut.measure(settings, (0.6, 1.0), (1.0, 4.0), Config(keep=tmp_path))

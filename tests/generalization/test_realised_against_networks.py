@@ -26,6 +26,7 @@ def shares(outputs, candidates):
     return torch.cat([counts, 1 - counts.sum()[None]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_hypotheses_are_realised_as_often_as_predicted(path):
     case = json.loads(path.read_text())

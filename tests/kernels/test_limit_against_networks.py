@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "three layers, gelu": lambda width: mlp(3, width, width, 1, activation=nn.GELU),
     "residual": ResidualNetwork,
 }
+LONG = ("three layers, gelu", "residual")
 
 
 def initialization(parameterization: str, weight_variance: float = 2.0) -> ps.Initialization:
@@ -117,7 +118,7 @@ def check(name: str, parameterization: str, samples: dict[int, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("parameterization", ["standard", pytest.param("ntk", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in ARCHITECTURES])
 def test_the_mean_of_empirical_ntk_over_200_networks_is_the_limit(name, parameterization):
     check(name, parameterization, {width: by_empirical_ntk(name, parameterization, width, 200) for width in WIDTHS})
 

@@ -285,7 +285,7 @@ def test_a_schedule_has_no_steps_beyond_its_end():
 @pytest.mark.parametrize(
     ("momentum", "nesterov", "weight_decay"), [(0.9, True, 0.0), (0.9, True, 0.05), (0.9, False, 0.05)]
 )
-@pytest.mark.parametrize("below", [1e-3, 3e-5])
+@pytest.mark.parametrize("below", [0.03, *(pytest.param(b, marks=pytest.mark.slow) for b in (1e-3, 3e-5))])
 def test_half_lives_near_the_limit_are_the_first_step_at_half(momentum, nesterov, weight_decay, below):
     values, fields = (
         torch.tensor([1.0, 0.7]),

@@ -54,7 +54,7 @@ def test_everything_is_what_a_loop_of_real_training_shows(outputs):
 def test_the_after_kernel_predicts_by_regression_from_the_same_start():
     x, y, x_new = data()
     model = INIT.apply_(network(), 1)
-    t = ps.Training(learning_rate=0.1, steps=300)
+    t = ps.Training(learning_rate=0.05, steps=600)
     course = ps.follow(model, x, y, t, x_new, at=[0])
     run = ps.train(model, x, y, t)
     f0, end = model(x).detach(), run.model(x_new).detach()

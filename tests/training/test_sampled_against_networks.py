@@ -25,6 +25,7 @@ def covariance_null(others, covariance, networks, draws, seed):
     return float(torch.stack(null).quantile(QUANTILE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_trained_networks_have_the_sampled_ensembles_law_and_no_other(path):
     case = json.loads(path.read_text())

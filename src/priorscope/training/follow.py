@@ -78,7 +78,7 @@ def follow(
     training: Training,
     x_new: Inputs,
     *,
-    pair: KernelPair | None = None,
+    pair: Any = None,
     rates: Any = None,
     at: Any = None,
     seed: int = 0,

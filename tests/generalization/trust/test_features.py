@@ -133,6 +133,7 @@ def test_real_steps_are_those_of_train():
     assert math.isfinite(found["course"])
 
 
+@pytest.mark.slow
 def test_each_feature_knows_what_it_is_named_after():
     def at(**options):
         return features(problem(**options))

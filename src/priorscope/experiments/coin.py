@@ -20,6 +20,7 @@ from ..network.initialization import Initialization
 from ..plot import style
 from . import choice
 from .choice import Counted, Points, question
+from .choice_picture import described, draw_groups
 from .experiment import Config, Criterion, Outcome, experiment
 from .grid import SIDE, World, coordinates, pictures, world
 
@@ -75,16 +76,7 @@ def cases() -> dict[str, Any]:
         "name": "coin",
         "claim": "the probability of coin, corner and neither is predicted without bias, for 0 to 40 telling examples",
         "grid": {"side": SIDE, "training states": TRAIN, "new states": NEW, "group": GROUP, "added": list(COUNTS)},
-        "architectures": {
-            name: {
-                "layers": [str(layer) for layer in network(name, 32, 0).children()],
-                "width": "32 here",
-                "weight_variance": init.weight_variance,
-                "bias_variance": init.bias_variance,
-                "parameterization": init.parameterization,
-            }
-            for name, init in INITS.items()
-        },
+        "architectures": described(INITS, network),
         "training": {"loss": "half_sse", "rate over 1/λ_max": RATE, "momentum": MOMENTUM, "steps": STEPS},
         "full": FULL,
         "quick": QUICK,
@@ -200,7 +192,7 @@ def draw(outcome: Outcome) -> Figure:
     for i, name in enumerate(names):
         cells = [cell for cell in outcome.numbers["cells"] if cell["architecture"] == name]
         _draw_curves(axes[0, i], name, cells, outcome.numbers["counts"])
-        _draw_groups(axes[1, i], cells, outcome.numbers["bias_by_architecture"][name])
+        draw_groups(axes[1, i], cells, outcome.numbers["bias_by_architecture"][name], OUTCOMES, COLOURS)
     style.legend(axes[0, 0], loc="upper left", bbox_to_anchor=(0.0, 0.93))
     return figure
 
@@ -221,18 +213,6 @@ def _draw_curves(ax: Axes, name: str, cells: list[dict[str, Any]], counts: tuple
             ax.errorbar([], [], [], fmt="o", color=style.BLACK, capsize=3, label=shown[1])
         ax.errorbar(places, measured, [2 * e for e in error], fmt="o", color=colour, capsize=3, ms=5)
     ax.set_xticks(list(places), [str(k) for k in counts])
-
-
-def _draw_groups(ax: Axes, cells: list[dict[str, Any]], biases: dict[str, Any]) -> None:
-    style.axes(ax, xlabel="predicted probability of a group", ylabel="share of the trained networks", aspect="equal")
-    ax.plot([0, 1], [0, 1], color=style.BLACK, lw=0.8)
-    for j, (outcome, colour) in enumerate(zip(OUTCOMES, COLOURS, strict=True)):
-        predicted = [group[j] for cell in cells for group in cell["group_predicted"]]
-        measured = [group[j] for cell in cells for group in cell["group_measured"]]
-        found = biases[outcome]
-        label = f"{outcome}: bias {found['value']:+.3f} ± {found['error']:.3f}"
-        ax.plot(predicted, measured, "o", color=colour, ms=3.5, alpha=0.6, mew=0, label=label)
-    style.legend(ax, loc="upper left")
 
 
 def _mean(values: list[float]) -> float:

@@ -19,6 +19,7 @@ from ..plot import style
 from ..training.similar import similar
 from . import choice
 from .choice import Counted, Points, Question, question
+from .choice_picture import described, draw_groups
 from .experiment import Config, Criterion, Outcome, experiment
 from .planted import DIGITS, EDGE, MIDDLE, SIDE, Planted, planted
 
@@ -73,16 +74,7 @@ def cases() -> dict[str, Any]:
             "predictivities of the background": list(PREDICTIVITIES),
             "seed": "the pair's number",
         },
-        "architectures": {
-            name: {
-                "layers": [str(layer) for layer in network(name, 32, 0).children()],
-                "width": "32 here",
-                "weight_variance": init.weight_variance,
-                "bias_variance": init.bias_variance,
-                "parameterization": init.parameterization,
-            }
-            for name, init in INITS.items()
-        },
+        "architectures": described(INITS, network),
         "training": {"loss": "half_sse", "rate over 1/λ_max": RATE, "momentum": MOMENTUM, "steps": STEPS},
         "full": FULL,
         "quick": QUICK,
@@ -208,7 +200,7 @@ def draw(outcome: Outcome) -> Figure:
     for i, architecture in enumerate(INITS):
         own = [row for row in rows if row["architecture"] == architecture]
         _draw_shares(axes[0, i], architecture, own)
-        _draw_groups(axes[1, i], own, outcome.numbers["laws"][architecture]["bias"])
+        draw_groups(axes[1, i], own, outcome.numbers["laws"][architecture]["bias"], OUTCOMES, COLOURS)
     return figure
 
 
@@ -230,16 +222,4 @@ def _draw_shares(ax: Axes, architecture: str, rows: list[dict[str, Any]]) -> Non
     ax.plot([], [], color=style.BLACK, lw=1.6, label="predicted")
     ax.errorbar([], [], [], fmt="o", color=style.BLACK, capsize=3, label="measured, ± 2 standard errors")
     ax.set_xticks(sorted({row["predictivity"] for row in rows}))
-    style.legend(ax, loc="upper left")
-
-
-def _draw_groups(ax: Axes, rows: list[dict[str, Any]], biases: dict[str, Any]) -> None:
-    style.axes(ax, xlabel="predicted probability of a group", ylabel="share of the trained networks", aspect="equal")
-    ax.plot([0, 1], [0, 1], color=style.BLACK, lw=0.8)
-    for j, (outcome, colour) in enumerate(zip(OUTCOMES, COLOURS, strict=True)):
-        predicted = [group[j] for row in rows for group in row["group_predicted"]]
-        measured = [group[j] for row in rows for group in row["group_measured"]]
-        found = biases[outcome]
-        label = f"{outcome}: bias {found['value']:+.3f} ± {found['error']:.3f}"
-        ax.plot(predicted, measured, "o", color=colour, ms=3.5, alpha=0.6, mew=0, label=label)
     style.legend(ax, loc="upper left")

@@ -18,6 +18,7 @@ from ..network.initialization import Initialization
 from ..plot import style
 from . import choice
 from .choice import Counted, Points, question
+from .choice_picture import draw_groups
 from .experiment import Config, Criterion, Outcome, experiment
 from .features import DIRECTIONS, NOISE, SPREAD, features
 
@@ -158,7 +159,7 @@ def draw(outcome: Outcome) -> Figure:
     figure.colorbar(
         image, ax=axes[:2].tolist(), label="share of new points that follow the shortcut", shrink=0.85, pad=0.02
     )
-    _draw_groups(axes[2], cells, outcome.numbers["bias"])
+    draw_groups(axes[2], cells, outcome.numbers["bias"], OUTCOMES, COLOURS)
     return figure
 
 
@@ -177,15 +178,3 @@ def _draw_map(ax: Axes, cells: list[dict[str, Any]], key: str, title: str) -> An
     ax.set_xticks(range(len(columns)), [f"{column:g}" for column in columns])
     ax.set_yticks(range(len(rows)), [f"{row:g}" for row in rows])
     return image
-
-
-def _draw_groups(ax: Axes, cells: list[dict[str, Any]], biases: dict[str, Any]) -> None:
-    style.axes(ax, xlabel="predicted probability of a group", ylabel="share of the trained networks", aspect="equal")
-    ax.plot([0, 1], [0, 1], color=style.BLACK, lw=0.8)
-    for j, (outcome, colour) in enumerate(zip(OUTCOMES, COLOURS, strict=True)):
-        predicted = [group[j] for cell in cells for group in cell["group_predicted"]]
-        measured = [group[j] for cell in cells for group in cell["group_measured"]]
-        found = biases[outcome]
-        label = f"{outcome}: bias {found['value']:+.3f} ± {found['error']:.3f}"
-        ax.plot(predicted, measured, "o", color=colour, ms=3.5, alpha=0.5, mew=0, label=label)
-    style.legend(ax, loc="upper left")

@@ -1,0 +1,39 @@
+"""What the experiments on choices share beside their mathematics: groups as a picture, networks as a case says them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from torch import nn
+
+from ..network.initialization import Initialization
+from ..plot import style
+
+
+def draw_groups(
+    ax: Axes, cells: list[dict[str, Any]], biases: dict[str, Any], outcomes: Sequence[str], colours: Sequence[str]
+) -> None:
+    """Each group's measured share against its predicted probability, one colour an outcome, its bias in the legend."""
+    style.axes(ax, xlabel="predicted probability of a group", ylabel="share of the trained networks", aspect="equal")
+    ax.plot([0, 1], [0, 1], color=style.BLACK, lw=0.8)
+    for j, (outcome, colour) in enumerate(zip(outcomes, colours, strict=True)):
+        predicted = [group[j] for cell in cells for group in cell["group_predicted"]]
+        measured = [group[j] for cell in cells for group in cell["group_measured"]]
+        found = biases[outcome]
+        label = f"{outcome}: bias {found['value']:+.3f} ± {found['error']:.3f}"
+        ax.plot(predicted, measured, "o", color=colour, ms=3.5, alpha=0.6, mew=0, label=label)
+    style.legend(ax, loc="upper left")
+
+
+def described(inits: Mapping[str, Initialization], network: Callable[[str, int, int], nn.Module]) -> dict[str, Any]:
+    """Architectures and their laws, as a case file has them."""
+    return {
+        name: {
+            "layers": [str(layer) for layer in network(name, 32, 0).children()],
+            "width": "32 here",
+            "weight_variance": init.weight_variance,
+            "bias_variance": init.bias_variance,
+            "parameterization": init.parameterization,
+        }
+        for name, init in inits.items()
+    }

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_cases_are_those_that_were_fixed_before():
     assert json.loads((ROOT / "cases" / "shortcut.json").read_text()) == shortcut.cases()
+    assert json.loads((ROOT / "cases" / "shortcut-gentle.json").read_text()) == shortcut.cases("gentle")
 
 
 @pytest.mark.parametrize(("core", "other"), [(0.9, 0.6), (0.9, 1.0), (0.8, 0.75)])
@@ -36,11 +37,12 @@ def test_availability_is_how_strongly_a_feature_shows():
 
 @pytest.mark.slow
 def test_it_is_measured_kept_and_drawn(tmp_path):
-    settings = {"widths": [8, 16], "networks": 6}
+    settings = {arm: {"widths": [8, 16], "networks": 6} for arm in shortcut.ARMS}
     outcome = shortcut.measure(settings, (0.6, 1.0), (1.0, 4.0), Config(keep=tmp_path))
-    assert len(list(tmp_path.iterdir())) == 8
-    predicted = [cell["agreement_predicted"][1] for cell in outcome.numbers["cells"]]
-    assert max(predicted[:2]) < 0.3 < 0.9 < min(predicted[2:])
-    assert len(outcome.criteria) == 4
+    assert len(list(tmp_path.iterdir())) == 16
+    for arm in outcome.numbers["arms"].values():
+        predicted = [cell["agreement_predicted"][1] for cell in arm["cells"]]
+        assert max(predicted[:2]) < 0.3 < 0.9 < min(predicted[2:])
+    assert len(outcome.criteria) == 8
     assert shortcut.measure(settings, (0.6, 1.0), (1.0, 4.0), Config(keep=tmp_path)).to_dict() == outcome.to_dict()
-    assert len(shortcut.draw(outcome).axes) == 4
+    assert len(shortcut.draw(outcome).axes) == 8

@@ -1,17 +1,25 @@
 """Named sets and files become tensors; what is wrong with a file is said before any work."""
 
+import gzip
+import struct
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from priorscope import data
+from priorscope.data.idx import read_idx
 from priorscope.data.inputs import check_inputs, encode, equal
+from priorscope.data.named import FASHION, FASHION_FOLDER
 from priorscope.errors import DataError
 
 
 @pytest.mark.parametrize("name", sorted(data.NAMES))
 def test_named_sets_split_into_standardised_points(name):
+    if name == "fashion_mnist" and not Path(FASHION_FOLDER).is_dir():
+        pytest.skip("its files are installed by hand")
     s = data.split(data.named(name), train=60, test=20, seed=1)
     assert len(s.x) == len(s.y) == 60
     assert len(s.x_test) == 20
@@ -137,3 +145,36 @@ def test_equal_inputs():
     assert equal((x, 2), (x, 2))
     assert not equal((x, 2), (x, 2.0))
     assert equal((x, np.ones(2)), (x, np.ones(2)))
+
+
+def idx(values):
+    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+def test_fashion_mnist_is_read_from_its_files_compressed_or_not(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    classes = np.arange(30, dtype=np.uint8) % 10
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(classes))
+    monkeypatch.setenv(FASHION, str(tmp_path))
+    found = data.named("fashion_mnist")
+    assert torch.equal(found.x[:, 0], torch.from_numpy(images).double())
+    assert torch.equal(found.y, torch.from_numpy(classes).long())
+    assert found.classes == 10
+
+
+def test_files_that_are_not_idx_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(FASHION, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"fashion_mnist.*nowhere.*dataset-fashion-mnist"):
+        data.named("fashion_mnist")
+    path = tmp_path / "values"
+    with pytest.raises(DataError, match="not there"):
+        read_idx(path)
+    whole = idx(np.zeros((3, 2), dtype=np.uint8))
+    for content, cause in ((b"text", "no IDX file"), (whole[:6], "no IDX file"), (whole[:-1], "5 bytes for the shape")):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=cause):
+            read_idx(path)
+    path.with_name("zipped.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_idx(path.with_name("zipped"))

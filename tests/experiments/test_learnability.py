@@ -13,9 +13,11 @@ from priorscope.generalization.learnability import learnability
 CASES = Path(__file__).parents[2] / "cases"
 
 
-@pytest.mark.parametrize("module", [parity, risk, learning_curves])
-def test_the_cases_are_the_committed_ones(module):
-    case = module.cases()
+FASHION = learning_curves.cases("learning-curves-fashion")
+
+
+@pytest.mark.parametrize("case", [parity.cases(), risk.cases(), learning_curves.cases(), FASHION])
+def test_the_cases_are_the_committed_ones(case):
     assert json.loads((CASES / f"{case['name']}.json").read_text()) == case
     assert case["chosen_after_results"]
 
@@ -91,8 +93,11 @@ def test_risk(monkeypatch):
 
 def test_learning_curves(monkeypatch):
     monkeypatch.setattr(learning_curves, "SAMPLES", {"digits": (100, 200, 500)})
+    monkeypatch.setattr(learning_curves, "ALL", {"digits": (100, 200, 500)})
     monkeypatch.setattr(learning_curves, "DRAWS", {False: 6})
+    monkeypatch.setenv("PRIORSCOPE_FASHION_MNIST", "nowhere")
     outcome = find("learning-curves").run(Config())
+    assert "left out: the data set 'fashion_mnist'" in outcome.notes[0]
     assert outcome.passed(full=False), failures(outcome.criteria)
     assert any("adapted" in criterion.name and criterion.holds for criterion in outcome.criteria)
     assert len(find("learning-curves").draw(outcome).axes) == 2

@@ -1,12 +1,21 @@
 """Data sets with a name. A new one is one function with one decorator."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import DataError
 from .dataset import Dataset
+from .idx import read_idx
+
+FASHION = "PRIORSCOPE_FASHION_MNIST"
+"""The variable that says in which folder Fashion-MNIST's IDX files lie."""
+FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
+"""Where Debian's package dataset-fashion-mnist puts them."""
+CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 NAMES: dict[str, Callable[[], Dataset]] = {}
 
@@ -101,4 +110,20 @@ def mnist() -> Dataset:
         torch.as_tensor(y, dtype=torch.int64),
         class_names=tuple("0123456789"),
         target="digit",
+    )
+
+
+@dataset
+def fashion_mnist() -> Dataset:
+    """60,000 pictures of clothes, 28 × 28 pixels, 10 classes (Xiao et al. 2017, 1708.07747); its files are not ours."""
+    folder = Path(os.environ.get(FASHION, FASHION_FOLDER))
+    if not folder.is_dir():
+        remedy = f"Install Debian's package dataset-fashion-mnist, or let {FASHION} name the folder of its IDX files"
+        raise DataError("the data set 'fashion_mnist'", f"is not at {folder}", remedy)
+    return Dataset(
+        "fashion_mnist",
+        read_idx(folder / "train-images-idx3-ubyte").to(torch.float64)[:, None],
+        read_idx(folder / "train-labels-idx1-ubyte").to(torch.int64),
+        class_names=CLOTHES,
+        target="piece of clothing",
     )

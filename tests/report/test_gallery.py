@@ -49,6 +49,10 @@ def test_the_page_shows_failures_as_failures(tmp_path):
     assert page.index('id="parity"') < page.index('id="circle"') < page.index('id="coin"')
     assert "&lt;the cause&gt;" in page
     assert "FAILS" in page
+    told = (tmp_path / "README.md").read_text()
+    assert "1 passed in full, 0 reported by a short run, 2 failed; not run: risk" in told
+    assert "| a rate | 1 | <= 2 | **FAILS** |" in told
+    assert "It ended in an error: DataError: <the cause>" in told
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")

@@ -250,7 +250,7 @@ def _draw_curve(ax: Axes, numbers: dict[str, Any]) -> None:
     ax.plot([], [], ".", color=style.SKY, label="one statement of one task")
     ax.plot(x, y, "o-", color=style.VERMILION, ms=5, lw=1.3, label="all tasks, in ten bins")
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    style.legend(ax, loc="upper left")
+    style.legend(ax, loc="lower right")
 
 
 def _draw_biases(ax: Axes, rows: list[dict[str, Any]]) -> None:
@@ -267,5 +267,5 @@ def _draw_biases(ax: Axes, rows: list[dict[str, Any]]) -> None:
     ax.axvline(0, color=style.BLACK, lw=0.8)
     ax.axvspan(-LARGEST_BIAS, LARGEST_BIAS, color=style.BLACK, alpha=0.07, lw=0, label="±0.03, the pooled limit")
     ax.set_yticks(range(len(rows)), [row["task"] for row in rows], fontsize=7)
-    ax.set_ylim(len(rows) + 1.4, -0.7)
-    style.legend(ax, loc="lower left", ncols=3, columnspacing=0.8, handletextpad=0.3)
+    ax.set_ylim(len(rows) + 2.4, -0.7)
+    style.legend(ax, loc="lower left")

@@ -1,7 +1,8 @@
 """All experiments on one page: each claim, its figure, its criteria; what failed is shown as failed.
 
 An experiment's record is one JSON file beside its figure, which says the command and the commit that made it. The page
-is made of the records that lie in a folder, so it can be made again without running anything.
+is made of the records that lie in a folder, so it can be made again without running anything; beside it lies the same
+as README.md, for where a repository is read.
 """
 
 import json
@@ -14,6 +15,7 @@ from ..results import plain
 from ..version import __version__
 from .page import TEMPLATES, inline, write
 
+TITLE = "The experiments"
 State = Literal["passed", "reported", "failed"]
 FIELDS = ("name", "claim", "source", "command", "commit", "full", "seconds", "outcome", "error")
 WORDS: dict[State, str] = {
@@ -73,7 +75,7 @@ class Record:
 
 
 def write_gallery(folder: Path, names: list[str]) -> Path:
-    """Writes index.html of the records in the folder, in the order of the names; returns its path.
+    """Writes index.html and README.md of the records in the folder, in the order of the names; returns the former.
 
     Raises:
         DataError: where there is no record.
@@ -93,10 +95,9 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
     ]
     missing = [name for name in names if name not in {record.name for record in found}]
     count = {state: sum(record.state == state for record in found) for state in WORDS}
-    html = TEMPLATES.get_template("gallery.html").render(
-        title="The experiments", sections=sections, missing=missing, count=count, version=__version__
-    )
-    return write(folder / "index.html", html)
+    told = {"sections": sections, "missing": missing, "count": count, "version": __version__}
+    write(folder / "README.md", TEMPLATES.get_template("gallery.md").render(title=TITLE, **told))
+    return write(folder / "index.html", TEMPLATES.get_template("gallery.html").render(title=TITLE, **told))
 
 
 def _figure(path: Path, record: Record) -> str:

@@ -122,7 +122,13 @@ def reported(measured: list[Measured], settings: dict[str, Any]) -> Outcome:
         for name, (bias, error) in biases.items()
     ]
     criteria.append(
-        Criterion("reliability: largest deviation of a bin, in its own", worst, "<=", band["quantile"], exact=False)
+        Criterion(
+            "reliability: largest deviation of a bin, in standard deviations",
+            worst,
+            "<=",
+            band["quantile"],
+            exact=False,
+        )
     )
     criteria.append(Criterion("networks pooled", networks, ">=", 2000, exact=False))
     rows = [_row(one) for one in measured]

@@ -137,7 +137,19 @@ def run(config: Config) -> Outcome:
             "error": torch.stack([draws["error"] for draws in drawn]),
             "shared out": max(float(draws["shared out"]) for draws in drawn),
         }
-    return Outcome(tuple(criteria(numbers, config.seed)), numbers)
+    return Outcome(tuple(criteria(numbers, config.seed)), numbers, notes(numbers))
+
+
+def notes(numbers: dict[str, Any]) -> tuple[str, ...]:
+    """How large the gaps are that the criteria of learnability take in standard errors."""
+    told = []
+    for name, entry in numbers.items():
+        gap = (entry["learnability"].mean(1) - entry["predicted learnability"]).abs().max()
+        told.append(f"{name}: learnability lies within {float(gap):.4f} of λ/(λ + κ), at every n and degree")
+    why = (
+        "learnability is judged by its sampling error alone; λ/(λ + κ) has an error of its own at finite n, which many"
+    )
+    return (*told, f"{why} draws find")
 
 
 def regress(

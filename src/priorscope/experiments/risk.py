@@ -84,8 +84,8 @@ def run(config: Config) -> Outcome:
     }
     low = float((numbers["digits"]["gcv"].mean(-1) / numbers["digits"]["measured"].mean(-1)).min() - 1)
     notes = (
-        f"on digits GCV is off by as much as {low:.0%}, without a ridge: it replaces what is particular to each point by a "
-        "mean, and images have near neighbours or none; leave-one-out does not",
+        f"on digits GCV is off by as much as {low:.0%}, without a ridge: it replaces what is particular to each point "
+        "by a mean, and images have near neighbours or none; leave-one-out does not",
         "on the sphere no ridge is the best one, which the training error takes too: its choice shows nothing there",
     )
     return Outcome(tuple(criteria(numbers)), numbers, notes)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from priorscope.beliefs.gaussian import Gaussian
 from priorscope.experiments import Config, optimizers
 from priorscope.experiments.tasks import tasks
 from priorscope.kernels.infinite import infinite_width
+from priorscope.training.band import WRONG
 from priorscope.training.ensemble import trained_ensemble
 from priorscope.training.run import train
 
@@ -24,20 +26,25 @@ def test_distances_of_the_laws_own_samples():
     m = len(task.x_new)
     generator = torch.Generator().manual_seed(0)
     mean, deviation = torch.randn(2, m, generator=generator, dtype=torch.float64)
+    law = Gaussian(mean, deviation.square().diag())
     drawn = mean + deviation.abs() * torch.randn(4000, m, generator=generator, dtype=torch.float64)
-    own = optimizers.against(drawn, mean, deviation.square(), task)
+    own = optimizers.against(drawn, law, task)
     assert own["distance"] < 0.04
     assert abs(own["outside"] - 0.01) < 0.004
     assert own["median outside"] == 0
-    moved = optimizers.against(drawn + 3 * deviation.abs(), mean, deviation.square(), task)
+    # Each network three times as far, on both sides: their pointwise median stays, most networks do not.
+    wide = optimizers.against(mean + 3 * (drawn - mean), law, task)
+    assert wide["distance"] < 0.12
+    assert wide["median outside"] > WRONG
+    moved = optimizers.against(drawn + 3 * deviation.abs(), law, task)
     assert moved["distance"] == pytest.approx(3, abs=0.1)
-    assert moved["median outside"] == 1
+    assert moved["median outside"] > 0.5
 
 
 def test_networks_that_take_a_rule_are_nearer_to_it():
     task = tasks()[4]
     outputs = torch.stack([0.3 * task.answers["A"], 2 * task.answers["A"], task.answers["B"], task.answers["B"]])
-    found = optimizers.against(outputs, torch.zeros(len(task.x_new)), torch.ones(len(task.x_new)), task)
+    found = optimizers.against(outputs, Gaussian(torch.zeros(len(task.x_new)), torch.eye(len(task.x_new))), task)
     assert found["measured A"] == 0.5
 
 

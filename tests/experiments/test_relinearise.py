@@ -18,6 +18,7 @@ CASES = Path(__file__).parents[2] / "cases"
 
 def test_the_cases_are_those_that_were_fixed_before():
     assert json.loads((CASES / "relinearise.json").read_text()) == relinearise.cases()
+    assert json.loads((CASES / "relinearise-restarted.json").read_text()) == relinearise.restarted_cases()
 
 
 def test_ratios_that_do_not_help_are_not_called_a_gain():
@@ -45,7 +46,14 @@ def test_a_networks_distances_are_those_of_the_steps_by_hand(monkeypatch):
         EmpiricalNTK(begun, rates=law), task.x, task.y, Training(learning_rate=rate, steps=76), start=begun
     )(task.x_new)
     end = run.outputs[-1, :, 0]
-    for place, other in ((0, lazy), (-2, later), (-1, run.outputs[1, :, 0])):
+    # The kernel of the start, from the outputs that the network has after the share: 76 steps, one by one.
+    with torch.no_grad():
+        f, restarted = begun(task.x)[:, 0], begun(task.x_new)[:, 0]
+        cross, gram = kernel(task.x_new, task.x), kernel(task.x)
+        for _ in range(76):
+            restarted = restarted - rate * cross @ (f - task.y)
+            f = f - rate * gram @ (f - task.y)
+    for place, other in ((0, lazy), (-3, later), (-2, run.outputs[1, :, 0]), (-1, restarted)):
         torch.testing.assert_close(found[place], (other - end).square().mean().sqrt(), rtol=1e-6, atol=1e-10)
 
 

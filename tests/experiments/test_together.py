@@ -78,6 +78,7 @@ def test_tangent_kernels_are_those_of_the_weights_that_are_given(data):
         (Training(), "is a flow"),
         (Training(loss="mse", learning_rate=0.1, steps=2), "the loss mse"),
         (Training(learning_rate=0.1, steps=2, optimizer="adafactor"), "the optimizer adafactor"),
+        (Training(learning_rate=0.1, steps=2, optimizer=torch.optim.Adam), "the optimizer <class"),
     ],
 )
 def test_what_a_stack_would_do_otherwise_is_refused(training, cause, data):

@@ -8,7 +8,7 @@ from ..version import __version__
 
 def commit() -> str:
     """The short hash of the repository that the package lies in, `+` where files differ from it; else the version."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)

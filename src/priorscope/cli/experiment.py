@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     running.add_argument("name", help="an experiment, or all: then OUT/index.html shows them on one page")
     running.add_argument("--full", action="store_true", help=FULL)
     running.add_argument("--out", default="results", help="the folder for figures, JSON and the page")
-    running.add_argument("--seed", type=int, default=0)
+    running.add_argument("--seed", type=int, default=0, help="another one: other networks, other draws")
     running.add_argument("--quiet", action="store_true", help="no progress bars")
     running.set_defaults(run=run)
     page = actions.add_parser("gallery", help="makes the page again from what lies in OUT, and runs nothing")
@@ -62,11 +62,7 @@ def _run_all(folder: Path, arguments: argparse.Namespace) -> int:
     for experiment in EXPERIMENTS.values():
         path = folder / f"{experiment.name}.json"
         done = Record.read(path) if arguments.full and path.exists() else None
-        if done is not None and (done.commit, done.command, done.error) == (
-            commit(),
-            _command(experiment, arguments),
-            "",
-        ):
+        if done is not None and _is_of(done, commit(), _command(experiment, arguments)):
             record = done
             print(f"{experiment.name}: {record.state}, kept from an earlier start")
         else:
@@ -78,6 +74,11 @@ def _run_all(folder: Path, arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _is_of(done: Record, commit: str, command: str) -> bool:
+    """Whether a record is this command's of this commit; `+`: files differ from the commit, which may be others now."""
+    return (done.commit, done.command, done.error) == (commit, command, "") and not commit.endswith("+")
+
+
 def _command(experiment: Experiment, arguments: argparse.Namespace) -> str:
     seed = f" --seed {arguments.seed}" if arguments.seed else ""
     return f"priorscope experiment run {experiment.name}" + (" --full" if arguments.full else "") + seed
@@ -87,7 +88,7 @@ def _run(experiment: Experiment, folder: Path, arguments: argparse.Namespace, go
     print(f"{experiment.name}: {experiment.claim}\n{experiment.source}\n")
     keep = folder / f"{experiment.name}-kept" if arguments.full else None
     began = time.monotonic()
-    outcome, error = None, ""
+    outcome, error, at = None, "", commit()
     try:
         outcome = experiment.run(Config(arguments.full, arguments.seed, progress=not arguments.quiet, keep=keep))
         save_figure(experiment.draw(outcome), folder / experiment.name)
@@ -101,7 +102,7 @@ def _run(experiment: Experiment, folder: Path, arguments: argparse.Namespace, go
         experiment.claim,
         experiment.source,
         _command(experiment, arguments),
-        commit(),
+        at,
         arguments.full,
         time.monotonic() - began,
         None if outcome is None else {**outcome.to_dict(), "criteria": [_criterion(c) for c in outcome.criteria]},

@@ -78,7 +78,7 @@ def cases() -> dict[str, Any]:
 )
 def run(config: Config) -> Outcome:
     """Every row; narrow networks and few draws by default, wide ones and 200 draws in full."""
-    return measure(ROWS, FULL if config.full else QUICK, FIRST_SEED + config.seed, config.progress, config.keep)
+    return measure(ROWS, FULL if config.full else QUICK, config.first(FIRST_SEED), config.progress, config.keep)
 
 
 def measure(

@@ -97,7 +97,7 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
     shares = {name: count / SAMPLES for name, count in sampled.items()}
     narrow, wide = settings["widths"]
     found = {
-        width: functions(task, training, width, settings["networks"], FIRST_SEED + config.seed, config.keep)
+        width: functions(task, training, width, settings["networks"], config.first(FIRST_SEED), config.keep)
         for width in (narrow, wide)
     }
     counted = {width: counts(values) for width, values in found.items()}

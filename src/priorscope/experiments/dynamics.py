@@ -163,7 +163,7 @@ def modes_of(arm: str, settings: dict[str, int], config: Config) -> dict[str, An
     training = Training(learning_rate=eta, steps=end)
 
     def draw(count: int) -> dict[str, Tensor]:
-        first = chosen["first_seed"] + config.seed
+        first = config.first(chosen["first_seed"])
         networks = [network(settings["width"], seed) for seed in range(first, first + count)]
         with torch.no_grad():
             start = torch.stack([each(x)[:, 0] for each in networks])
@@ -186,10 +186,16 @@ def modes_of(arm: str, settings: dict[str, int], config: Config) -> dict[str, An
         "predicted": predicted,
         "predicted by flow": -math.log(LEFT) / (eta * values),
         "measured": measured,
-        "ratio": (measured / predicted).quantile(0.5, dim=0, interpolation="higher"),
+        "ratio": median(measured / predicted),
         "left": left[:, shown],
         "at": shown,
     }
+
+
+def median(values: Float[Tensor, "s k"]) -> Float[Tensor, " k"]:
+    """Over networks; infinite where half of them are."""
+    ordered = values.sort(0).values
+    return (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
 
 
 def first_below(line: Float[Tensor, " t"], level: float) -> Tensor:

@@ -93,7 +93,7 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
     }
     numbers: dict[str, Any] = {}
     criteria: list[Criterion] = []
-    first = FIRST_SEED + config.seed
+    first = config.first(FIRST_SEED)
     for kind, own in KINDS.items():
         make = task.network if kind == "plain" else _with_untrained(task)
         words = "" if own == LAWS[0] else "-added"

@@ -17,6 +17,10 @@ from ..results import Result
 RELATIONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
 
+APART = 10_000_000
+"""Between the first seeds of two runs; more than any experiment uses."""
+
+
 @dataclass(frozen=True)
 class Config:
     """How to run: all networks or few, from which seed, with progress bars or without.
@@ -28,6 +32,10 @@ class Config:
     seed: int = 0
     progress: bool = False
     keep: Path | None = None
+
+    def first(self, seed: int) -> int:
+        """An experiment's first seed of networks; another `seed` of the run has none of them."""
+        return seed + APART * self.seed
 
 
 @dataclass(frozen=True)

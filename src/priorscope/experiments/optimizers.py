@@ -17,10 +17,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..beliefs.gaussian import Gaussian
 from ..generalization.compare import compare
 from ..kernels.infinite import infinite_width
 from ..network.initialization import Initialization
 from ..plot import style
+from ..training.band import WRONG, outside
 from ..training.ensemble import TrainedEnsemble, trained_ensemble
 from ..training.training import Training
 from .experiment import Config, Criterion, Outcome, experiment
@@ -31,9 +33,6 @@ from .together import train_together
 LAW = Initialization(2.0, 0.05, "standard")
 MEAN_SQUARE = 0.02
 """Of the residuals, when a network is as far as all others are."""
-BAND = 2.5758
-"""Standard deviations of the 99 % band."""
-WRONG = 0.1
 """TARGETS: a prediction is wrong where the median network is outside the band on more than this share of points."""
 PLAIN = "plain descent"
 STEPS = 4000
@@ -86,7 +85,7 @@ def run(config: Config) -> Outcome:
     settings = FULL if config.full else QUICK
     rows = []
     for task in tqdm(tasks(), desc="tasks", disable=not config.progress):
-        rows += on_task(task, settings["width"], settings["networks"], FIRST_SEED + config.seed, config.keep)
+        rows += on_task(task, settings["width"], settings["networks"], config.first(FIRST_SEED), config.keep)
     summary = {name: _summary([row for row in rows if row["optimizer"] == name]) for name in OPTIMIZERS}
     plain = summary[PLAIN]
     criteria = (
@@ -146,7 +145,7 @@ def on_task(task: Task, width: int, networks: int, first_seed: int, keep: Path |
         path = None if keep is None else keep / f"{words}_width-{width}_networks-{networks}_seed-{first_seed}.npz"
         found = kept(path, draw, networks)
         row = {"task": task.name, "optimizer": name, "predicted steps": stop, "predicted A": verdict.nearest["A"]}
-        rows.append({**row, **against(found["outputs"], law.mean, law.variance, task), **_ends(found)})
+        rows.append({**row, **against(found["outputs"], law, task), **_ends(found)})
     return rows
 
 
@@ -167,16 +166,15 @@ def _ends(found: dict[str, Tensor]) -> dict[str, Any]:
     return {"reached": float(reached.double().mean()), "steps": steps}
 
 
-def against(outputs: Tensor, mean: Tensor, variance: Tensor, task: Task) -> dict[str, Any]:
+def against(outputs: Tensor, law: Gaussian, task: Task) -> dict[str, Any]:
     """Networks' outputs (s, m) against a law: distance of their mean, shares outside the band, and how many take A."""
-    deviation = variance.clamp_min(1e-300).sqrt()
-    away = (outputs - mean) / deviation
-    median = (outputs.median(0).values - mean) / deviation
+    away = (outputs - law.mean) / law.variance.clamp_min(1e-300).sqrt()
+    shares = outside(law, outputs[..., None])
     difference = task.answers["A"] - task.answers["B"]
     return {
         "distance": float(away.mean(0).square().mean().sqrt()),
-        "outside": float((away.abs() > BAND).double().mean()),
-        "median outside": float((median.abs() > BAND).double().mean()),
+        "outside": float(shares.mean()),
+        "median outside": float(shares.quantile(0.5)),
         "measured A": float((outputs @ difference > 0).double().mean()),
     }
 

@@ -1,7 +1,8 @@
 """Beyond the lazy regime: the prediction with the kernel taken again after the first steps, against the lazy one.
 
 Narrow networks on tasks that were not used before: each is really trained to the end; the lazy prediction uses its
-kernel at the start alone; the others its kernel after each part of a really trained twentieth of the steps.
+kernel at the start alone; the others its kernel after each part of a really trained twentieth of the steps. A control
+knows the network as it was after that twentieth, but keeps the kernel of the start: what the kernel alone brings.
 """
 
 from pathlib import Path
@@ -61,6 +62,25 @@ def cases() -> dict[str, Any]:
     }
 
 
+def restarted_cases() -> dict[str, Any]:
+    """A further question, asked after the first one's result was known: `cases/relinearise-restarted.json`."""
+    return {
+        **cases(),
+        "name": "relinearise-restarted",
+        "claim": "it is the new kernel that helps, and not alone the function that the twentieth has reached",
+        "criterion": {
+            "resampled": RESAMPLED,
+            "tail": TAIL,
+            "in_words": "ratio: root mean square at the test points to the really trained network, of the prediction "
+            "that goes on from the network at the end of the share with the kernel of the start, over that of the one "
+            "re-linearised there. At each width the 0.1 % quantile of the median ratio, by resampling tasks with all "
+            "of their networks, is at least 1.",
+        },
+        "chosen_after_results": "the question: on seven of the tasks with three networks each the median ratio had "
+        "been seen to be 1.7 and 2.1. Everything else is the first case's.",
+    }
+
+
 @experiment(
     "relinearise",
     "a kernel taken again after a twentieth of the training predicts narrow networks better",
@@ -73,19 +93,25 @@ def run(config: Config) -> Outcome:
     rows = []
     for task in tqdm(tasks(TASKS_SEED), desc="tasks", disable=not config.progress):
         for width in WIDTHS:
-            found = measured(task, width, settings["networks"], FIRST_SEED + config.seed, config.keep)
+            found = measured(task, width, settings["networks"], config.first(FIRST_SEED), config.keep)
             gaps = found["gaps"]
-            rows.append({"task": task.name, "width": width, **found, "ratio": gaps[:, 0] / gaps[:, -1]})
+            ratios = {"ratio": gaps[:, 0] / gaps[:, -1], "restarted ratio": found["restarted"] / gaps[:, -1]}
+            rows.append({"task": task.name, "width": width, **found, **ratios})
     summary = {width: _summary([row for row in rows if row["width"] == width]) for width in WIDTHS}
+    named = {"low": "lazy", "restarted low": "old kernel, restarted,"}
     criteria = tuple(
-        Criterion(f"width {width}: 0.1 % quantile of the median ratio", each["low"], ">=", 1.0, exact=False)
+        Criterion(
+            f"width {width}: {what} over re-linearised: 0.1 % quantile of the median", each[low], ">=", 1.0, False
+        )
+        for low, what in named.items()
         for width, each in summary.items()
     )
     notes = tuple(
         f"width {width}: the lazy prediction lies {each['median']:.2f} times as far from the trained network as the "
         f"re-linearised one (median; {each['tenth']:.2f} to {each['ninetieth']:.2f} from the first to the last tenth); "
         f"nearer in {each['better']:.0%} of {each['count']} networks; a control: the network itself when the share was "
-        f"trained lies {each['stopped']:.1f} times as far as that prediction"
+        f"trained lies {each['stopped']:.1f} times as far as that prediction, what goes on from there with the kernel "
+        f"of the start {each['restarted']:.2f} times"
         for width, each in summary.items()
     )
     return Outcome(criteria, {"settings": settings, "rows": rows, "summary": summary}, notes)
@@ -101,30 +127,46 @@ def network(inputs: int, width: int, seed: int) -> nn.Module:
 
 def measured(task: Task, width: int, networks: int, first_seed: int, keep: Path | None = None) -> dict[str, Tensor]:
     """Distances to each trained network. gaps: (s, PARTS + 1), of its predictions, the first of them the lazy one;
-    stopped: (s,), of the network as it was when the share was trained."""
+    stopped: (s,), of the network as it was when the share was trained; restarted: (s,), of the prediction that goes on
+    from there with the kernel of the start."""
 
     def draw(count: int) -> dict[str, Tensor]:
         rows = [_gaps(task, width, seed) for seed in range(first_seed, first_seed + count)]
-        return {"gaps": torch.stack([row[:-1] for row in rows]), "stopped": torch.stack([row[-1] for row in rows])}
+        gaps = torch.stack(rows)
+        return {"gaps": gaps[:, :-2], "stopped": gaps[:, -2], "restarted": gaps[:, -1]}
 
     words = task.name.replace(":", "").replace(" ", "-")
-    path = None if keep is None else keep / f"{words}_width-{width}_networks-{networks}_seed-{first_seed}.npz"
+    path = (
+        None if keep is None else keep / f"{words}_with-control_width-{width}_networks-{networks}_seed-{first_seed}.npz"
+    )
     return kept(path, draw, networks)
 
 
 def _gaps(task: Task, width: int, seed: int) -> Tensor:
     model = network(task.x.shape[1], width, seed)
     kernel = EmpiricalNTK(model, rates=LAW).on(task.x)
-    training = Training(learning_rate=RATE / float(kernel.eigen.values[0]), steps=STEPS)
+    rate = RATE / float(kernel.eigen.values[0])
+    training = Training(learning_rate=rate, steps=STEPS)
     path = trajectory(kernel, task.y, training, start=model, relinearise=PARTS, share=SHARE)
     trained = train_together([model], task.x, task.y, training, LAW.rates(model), task.x_new).outputs[0]
-    stopped = path(task.x_new, at=int(path.ends[-1]))
-    return (torch.cat([path.predictions(task.x_new), stopped[None]]) - trained).square().mean(1).sqrt()
+    end = int(path.ends[-1])
+    stopped = path(task.x_new, at=end)
+    # Plain descent: what is left of a residual after k steps of the kernel is (1 − ηK)ᵏ.
+    residual = task.y - path(task.x, at=end)
+    eigen = kernel.eigen
+    left = (1 - rate * eigen.values) ** (STEPS - end)
+    dual = eigen.vectors @ ((1 - left) / eigen.values * (eigen.vectors.T @ residual))
+    restarted = stopped + kernel.cross(task.x_new) @ dual
+    return (
+        (torch.cat([path.predictions(task.x_new), torch.stack([stopped, restarted])]) - trained).square().mean(1).sqrt()
+    )
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     stopped = torch.cat([row["stopped"] / row["gaps"][:, -1] for row in rows])
-    return {**summarised([row["ratio"] for row in rows]), "stopped": float(stopped.quantile(0.5))}
+    restarted = summarised([row["restarted ratio"] for row in rows])
+    control = {"stopped": float(stopped.quantile(0.5)), "restarted": restarted["median"]}
+    return {**summarised([row["ratio"] for row in rows]), **control, "restarted low": restarted["low"]}
 
 
 def summarised(ratios: list[Tensor]) -> dict[str, Any]:

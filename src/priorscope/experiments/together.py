@@ -19,8 +19,8 @@ from ..training.run import batches_of
 from ..training.stack import Stack, copies
 from ..training.training import Training
 
-NOT_ELEMENTWISE = ("adafactor", "muon")
-"""Optimizers by name that look at a whole tensor, which in a stack is of all networks."""
+ELEMENTWISE = ("sgd", "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop", "rprop")
+"""Optimizers that treat every entry by itself. Others look at a whole tensor, which in a stack is of all networks."""
 Weights = dict[str, Tensor]
 """{parameter name: (s, ...)}, of s networks."""
 
@@ -59,7 +59,7 @@ def train_together(
         seeds: of each network's order of mini-batches; that of `ps.train(seed=)`.
 
     Raises:
-        NotCoveredError: a flow, another loss, an optimizer that looks at whole tensors.
+        NotCoveredError: a flow, another loss, an optimizer that is not one of ELEMENTWISE by name.
     """
     _check(training)
     stack = Stack(networks[0], copies(networks), rates, training)
@@ -118,7 +118,7 @@ def _check(training: Training) -> None:
     outside = {
         "is a flow": training.is_flow,
         f"has the loss {training.loss}": training.loss != "half_sse",
-        f"has the optimizer {training.optimizer}": training.optimizer in NOT_ELEMENTWISE,
+        f"has the optimizer {training.optimizer}": training.optimizer not in ELEMENTWISE,
     }
     for cause in (cause for cause, holds in outside.items() if holds):
         remedy = "Give half_sse and an elementwise optimizer, or train one by one: ps.train in a loop"

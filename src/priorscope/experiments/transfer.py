@@ -5,6 +5,7 @@ on few examples of a second task says what was gained or lost: the same task on 
 needs the same digits; which half of the picture is brighter, which needs none; and coin flips, where nothing can help.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def cases() -> dict[str, Any]:
 
 @experiment(
     "transfer",
-    "a learned kernel helps on tasks that share its features; wide networks' kernels hardly change",
+    "a learned kernel helps on new data of its own task, not on coin flips; wide networks' kernels hardly change",
     "Baratin et al. 2021 (2008.00938); Ortiz-Jiménez et al. 2021 (2106.06770)",
     draw=lambda outcome: draw(outcome),
 )
@@ -110,13 +111,17 @@ def run(config: Config) -> Outcome:
     """All second tasks at each width; narrow networks, and few, by default."""
     settings = FULL if config.full else QUICK
     drawn = {
-        width: measured(width, settings, FIRST_SEED + config.seed, config.keep)
+        width: measured(width, settings, config.first(FIRST_SEED), config.keep)
         for width in tqdm(settings["widths"], desc="widths", disable=not config.progress)
     }
     numbers = {
         "settings": settings,
         "drift": slope_of({width: found["drift"] for width, found in drawn.items()}),
         "losses": {width: float(found["loss"].max()) for width, found in drawn.items()},
+        "unreached": {
+            width: float((found["loss"] > MEAN_SQUARE * settings["first"] / 2).double().mean())
+            for width, found in drawn.items()
+        },
         "tasks": {name: _by_width(drawn, name) for name in SECOND},
     }
     return Outcome(tuple(_criteria(numbers)), numbers, _notes(numbers))
@@ -219,7 +224,7 @@ def _criteria(numbers: dict[str, Any]) -> list[Criterion]:
     return [
         Criterion(
             f"odd or even at width {width}: fall of the error, in standard errors",
-            -narrow["difference"] / narrow["error"],
+            _in_errors(-narrow["difference"], narrow["error"]),
             ">=",
             narrow["quantile"],
             exact=False,
@@ -227,7 +232,7 @@ def _criteria(numbers: dict[str, Any]) -> list[Criterion]:
         *(
             Criterion(
                 f"coin flips at width {width}: change of the error, in standard errors",
-                abs(each["difference"]) / each["error"],
+                _in_errors(abs(each["difference"]), each["error"]),
                 "<=",
                 each["quantile"],
                 exact=False,
@@ -244,6 +249,13 @@ def _criteria(numbers: dict[str, Any]) -> list[Criterion]:
     ]
 
 
+def _in_errors(difference: float, error: float) -> float:
+    """A difference that all networks have alike has no error: it is 0, or beyond every limit."""
+    if error > 0:
+        return difference / error
+    return 0.0 if difference == 0 else math.copysign(math.inf, difference)
+
+
 def _notes(numbers: dict[str, Any]) -> tuple[str, ...]:
     settings = numbers["settings"]
     lines = [
@@ -258,6 +270,15 @@ def _notes(numbers: dict[str, Any]) -> tuple[str, ...]:
             for width, at in found.items()
         )
         lines.append(f"{name}, test error of the kernel at the start and after: {each}")
+        changed = {width: _in_errors(at["difference"], at["error"]) for width, at in found.items()}
+        worse = [width for width, at in found.items() if changed[width] > at["quantile"]]
+        if worse:
+            lines.append(f"{name}: the learned kernel is worse than that at the start, at width {', '.join(worse)}")
+    lines += [
+        f"width {width}: {share:.0%} of the networks never reached the mean square at which training ends"
+        for width, share in numbers["unreached"].items()
+        if share > 0
+    ]
     return tuple(lines)
 
 

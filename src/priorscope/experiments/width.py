@@ -134,7 +134,7 @@ def run(config: Config) -> Outcome:
     for name in tqdm(ARCHITECTURES, desc="architectures", disable=not config.progress):
         widths = settings["two" if ARCHITECTURES[name][1] == 1 else "three"]
         drawn = {
-            width: measured(name, width, settings["networks"], FIRST_SEED + config.seed, config.keep)
+            width: measured(name, width, settings["networks"], config.first(FIRST_SEED), config.keep)
             for width in widths
         }
         slopes = {quantity: slope_of({w: found[quantity] for w, found in drawn.items()}) for quantity in QUANTITIES}

@@ -131,7 +131,8 @@ def two_experiments(monkeypatch):
     return starts
 
 
-def test_all_experiments_make_one_page_and_failures_are_shown(capsys, tmp_path, two_experiments):
+def test_all_experiments_make_one_page_and_failures_are_shown(capsys, tmp_path, monkeypatch, two_experiments):
+    monkeypatch.setattr(experiment, "commit", lambda: "abc123")
     for starts in (1, 1):  # what is finished is not run again
         status, out, _ = run(capsys, "experiment", "run", "all", "--full", "--out", tmp_path, "--quiet")
         assert status == 1
@@ -148,6 +149,11 @@ def test_all_experiments_make_one_page_and_failures_are_shown(capsys, tmp_path, 
     status, _, _ = run(capsys, "experiment", "gallery", "--out", tmp_path)
     assert status == 0
     assert (tmp_path / "index.html").read_text() == page
+    # Files that differ from the commit may differ again: nothing is taken from an earlier start.
+    monkeypatch.setattr(experiment, "commit", lambda: "abc123+")
+    for starts in (2, 3):
+        run(capsys, "experiment", "run", "all", "--full", "--out", tmp_path, "--quiet")
+        assert len(two_experiments) == starts
 
 
 def test_a_gallery_of_nothing_is_refused(capsys, tmp_path):

@@ -246,7 +246,7 @@ def test_calibration_passes_its_own_law_and_refutes_a_wrong_one():
         law = correlated(seed)
         truth = Gaussian(law.mean + shift, law.matrix)
         done = outcomes(task, truth.sample(200, 100 + seed))
-        return calibration.Measured(task, law, probabilities(task, law), done, 16)
+        return calibration.Measured(task, law, probabilities(task, law), done, 16, {})
 
     right = calibration.reported([measured(0.0, seed) for seed in range(10)], {})
     wrong = calibration.reported([measured(0.4, seed) for seed in range(10)], {})

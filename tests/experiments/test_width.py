@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from priorscope.errors import PriorscopeWarning
 from priorscope.experiments import Config, width
 from priorscope.kernels.empirical import EmpiricalNTK
 from priorscope.network.linearize import linearize
@@ -57,3 +59,11 @@ def test_a_small_run(monkeypatch, tmp_path):
     full = [width.run(Config(full=True, keep=tmp_path)).to_dict() for _ in range(2)]
     assert full[0] == full[1]
     assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_linearisations_that_diverge_are_counted(monkeypatch):
+    monkeypatch.setattr(width, "STEPS", 400)
+    with pytest.warns(PriorscopeWarning, match="descent diverges"):
+        found = width.measured("three layers, relu", 8, 12, 0)
+    assert 0 < int(found["diverging"].sum()) < 12
+    assert torch.equal(found["diverging"], found["gap of the function"] > 1e3)

@@ -138,7 +138,8 @@ def run(config: Config) -> Outcome:
             for width in widths
         }
         slopes = {quantity: slope_of({w: found[quantity] for w, found in drawn.items()}) for quantity in QUANTITIES}
-        numbers[name] = {"slopes": slopes, "moved": _moved(name, drawn)}
+        diverging = {width: int(found["diverging"].sum()) for width, found in drawn.items()}
+        numbers[name] = {"slopes": slopes, "moved": _moved(name, drawn), "diverging": diverging}
         criteria += _criteria(name, numbers[name])
     return Outcome(tuple(criteria), {"settings": settings, "architectures": numbers}, _notes(settings, numbers))
 
@@ -146,7 +147,10 @@ def run(config: Config) -> Outcome:
 def measured(
     architecture: str, width: int, networks: int, first_seed: int, keep: Path | None = None
 ) -> dict[str, Tensor]:
-    """{quantity: (s,)}: every network's own number. The spread's is its kernel's distance from the mean over them."""
+    """{quantity: (s,)}: every network's own number. The spread's is its kernel's distance from the mean over them.
+
+    diverging: whether the rate is beyond the step limit of the network's own kernel: its linearisation diverges.
+    """
 
     def draw(count: int) -> dict[str, Tensor]:
         return _trained(architecture, width, range(first_seed, first_seed + count))
@@ -157,6 +161,7 @@ def measured(
     kernels = found.pop("kernel")
     mean = kernels.mean(0)
     unbiased = math.sqrt(len(kernels) / max(1, len(kernels) - 1))
+    found["diverging"] = torch.linalg.eigvalsh(kernels)[:, -1] * _training(architecture).learning_rate > 2
     found["spread of the kernel"] = unbiased * (kernels - mean).flatten(1).norm(dim=1) / mean.norm()
     return found
 
@@ -247,6 +252,12 @@ def _notes(settings: dict[str, Any], numbers: dict[str, Any]) -> tuple[str, ...]
             f"{name}: {slopes}; ‖Δθ‖ {moved['measured']:.3f}, in the limit {moved['limit']:.3f}; largest loss at the "
             f"end {moved['largest_loss']:.1e}"
         )
+        lines += [
+            f"{name}, width {width}: the rate is beyond the step limit of {count} networks' own kernels; their "
+            "linearisations diverge, and the gap of the function there is theirs"
+            for width, count in found["diverging"].items()
+            if count
+        ]
     return tuple(lines)
 
 

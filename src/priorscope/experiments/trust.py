@@ -4,7 +4,7 @@ Tasks × trainings × widths. In each case networks are trained, and the predict
 leaves the ensemble's 99 % band at more than 10 % of the test points. The score is fitted on the fit's tasks alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..generalization.trust.features import Prediction, features, measured
 from ..generalization.trust.score import Fitted, Score, auroc
+from ..generalization.trust.unseen import kind, span
 from ..plot import style
 from ..results import plain
 from ..training.band import WRONG
@@ -29,11 +30,15 @@ FULL: dict[str, Any] = {"networks": 16, "widths": None}
 QUICK: dict[str, Any] = {"networks": 8, "widths": (16, 256)}
 LOOKED_AT = 20
 """Steps of real training that the second score looks at: 5 % of them."""
-ENOUGH = 0.9
+LOOKED_FROM = 10**6
+"""Added to the first trained network's seed: features look at networks of which none is trained and judged."""
+ENOUGH, TASKS = 0.9, 6
+"""The AUROC, and the tasks held out, that are asked for."""
 REPEATS = 2000
 """Resamplings of the held-out tasks, for the interval of an AUROC."""
 COURSE = ("turn", "course")
 SCORES = ("before", "after_steps")
+PARTS = {"all": "", "wide": f" of width {WIDE} and more"}
 COMMAND = "python scripts/fit_trust.py"
 
 
@@ -56,11 +61,12 @@ def measure(
     first_seed: int = 0,
     keep: Path | None = None,
     progress: bool = False,
+    chosen: Callable[[Case], bool] = lambda case: True,
 ) -> Outcome:
-    """What `run` reports, of these tasks."""
+    """What `run` reports, of these tasks. chosen: the cases that are run; all others are named."""
 
     def all_of(tasks: tuple[Task, ...], name: str) -> list[dict[str, Any]]:
-        cases = list(cases_of(tasks, settings["widths"]))
+        cases = [case for case in cases_of(tasks, settings["widths"]) if chosen(case)]
         return [
             row(case, settings["networks"], first_seed, keep) for case in tqdm(cases, desc=name, disable=not progress)
         ]
@@ -76,14 +82,17 @@ def measure(
         "scores": {which: score.to_dict() for which, score in scores.items()},
         "tasks": {"fit": [task.name for task in fit], "held_out": [task.name for task in held_out]},
         "networks": settings["networks"],
+        "not run": not_run((*fit, *held_out), [*fitted, *held]),
     }
     reached = {which: {"all": quality(held, which), "wide": quality(wide, which)} for which in SCORES}
     numbers["reached"] = reached
-    tasks = len({each["task"] for each in held})
-    criteria = [Criterion("tasks held out of the fit", tasks, ">=", min(6, len(held_out)))]
+    criteria = []
+    for part, those in PARTS.items():
+        tasks = len(reached["before"][part]["by_task"])
+        criteria.append(Criterion(f"tasks held out of the fit{those}", tasks, ">=", TASKS))
     for which, named in zip(SCORES, ("before training", f"after {LOOKED_AT} real steps"), strict=True):
-        for part in ("all", "wide"):
-            name = f"{named}: AUROC on held-out cases{f' of width {WIDE} and more' if part == 'wide' else ''}"
+        for part, those in PARTS.items():
+            name = f"{named}: AUROC on held-out cases{those}"
             criteria.append(Criterion(name, reached[which][part]["auroc"], ">=", ENOUGH, exact=False))
     return Outcome(tuple(criteria), numbers, notes(numbers))
 
@@ -97,11 +106,23 @@ def row(case: Case, networks: int, first_seed: int, keep: Path | None) -> dict[s
         "task": case.task.name,
         "setting": case.setting.name,
         "width": case.width,
+        "kind": kind(prediction),
         "outside": float(outside.median()),
         "mean_outside": float(outside.mean()),
         "right": bool(outside.median() <= WRONG),
-        "features": features(prediction) | measured(prediction, LOOKED_AT),
+        "features": looked_at(prediction, first_seed + LOOKED_FROM),
     }
+
+
+def looked_at(prediction: Prediction, seed: int) -> dict[str, float]:
+    """All features of a case, of the networks from this seed on."""
+    return features(prediction, seed=seed) | measured(prediction, LOOKED_AT, seed)
+
+
+def not_run(tasks: tuple[Task, ...], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of the tasks' cases that are not among these."""
+    run = {(each["task"], each["setting"], each["width"]) for each in rows}
+    return [case.name for case in cases_of(tasks) if (case.task.name, case.setting.name, case.width) not in run]
 
 
 def fitted_score(rows: Sequence[dict[str, Any]], which: str) -> Score:
@@ -153,6 +174,7 @@ def _auroc(cases: Sequence[tuple[float, bool]]) -> float:
 def fit_of(outcome: Outcome) -> Fitted:
     """What comes with the package, from an outcome of the full run."""
     numbers = outcome.numbers
+    left_out = {"cases not run": numbers["not run"]} if numbers["not run"] else {}
     record = plain(
         {
             "made by": COMMAND,
@@ -160,10 +182,13 @@ def fit_of(outcome: Outcome) -> Fitted:
             "networks a case": numbers["networks"],
             "steps of training": STEPS,
             "steps looked at": LOOKED_AT,
+            "seeds looked at": f"{LOOKED_FROM} beyond those of the trained networks",
+            "fitted on": span([each["kind"] for each in numbers["fit"]], STEPS),
             "tasks": numbers["tasks"],
             "cases": {"fit": len(numbers["fit"]), "held out": len(numbers["held_out"])},
             "wrong in the fit": sum(not each["right"] for each in numbers["fit"]),
             "reached on held-out tasks": numbers["reached"],
+            **left_out,
         }
     )
     held = {which: tuple((each["score"][which], each["right"]) for each in numbers["held_out"]) for which in SCORES}
@@ -183,8 +208,15 @@ def notes(numbers: dict[str, Any]) -> tuple[str, ...]:
             )
     by_task = numbers["reached"]["before"]["all"]["by_task"]
     lines.append("AUROC by task (nan: all alike): " + ", ".join(f"{n} {v:.2f}" for n, v in by_task.items()))
+    for part, those in PARTS.items():
+        found = numbers["reached"]["before"][part]["by_task"]
+        both = [name for name, value in found.items() if not np.isnan(value)]
+        named = f": {', '.join(both)}" if both else ""
+        lines.append(f"{len(both)} of {len(found)} held-out tasks have right and wrong cases{those}{named}")
     weights = numbers["scores"]["before"]["weights"]
     lines.append("weights (before): " + ", ".join(f"{n} {w:.2f}" for n, w in weights.items()))
+    if numbers["not run"]:
+        lines.append(f"{len(numbers['not run'])} cases that were fixed beforehand were not run")
     return tuple(lines)
 
 

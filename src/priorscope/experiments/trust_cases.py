@@ -51,9 +51,18 @@ class Case:
         limit = trained_ensemble(self.pair, *self.data[:2], one).step_limit
         return Training(learning_rate=self.setting.step * limit, momentum=momentum, steps=STEPS)
 
+    def file(self, keep: Path, networks: int) -> Path:
+        """Where in a folder the trained networks of this case are kept."""
+        return keep / f"{self.name.replace(', ', '_').replace(' ', '-')}_{networks}.npz"
+
     def outside(self, networks: int, first_seed: int, keep: Path | None = None) -> Tensor:
-        """(s,): the share of each trained network's test outputs that lies outside the predicted 99 % band."""
-        file = None if keep is None else keep / f"{self.name.replace(', ', '_').replace(' ', '-')}_{networks}.npz"
+        """(s,): the share of each trained network's test outputs that lies outside the predicted 99 % band.
+
+        Of a kept case the first network is drawn and trained again: its outputs at the start, the predicted mean, and
+        its share outside have to be the kept ones. The outputs at its end are not kept, so a change of training that
+        leaves this one share as it was (most of all where it is 0) is not seen: after one, give another folder.
+        """
+        file = None if keep is None else self.file(keep, networks)
         return kept(file, lambda count: self._drawn(count, first_seed), networks)["outside"]
 
     def _drawn(self, count: int, first_seed: int) -> dict[str, Tensor]:

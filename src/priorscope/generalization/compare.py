@@ -37,8 +37,7 @@ from .candidates import (
     kept_points,
 )
 from .counting import FEW_HITS, counted, drawn, nearest_of_two, realised
-from .trust import trust as assessment
-from .trust.assess import UNASSESSED
+from .trust.assess import UNASSESSED, assessed
 from .verdict import Verdict
 
 OF_ONE = f"{UNASSESSED}the score is of networks drawn from a pair of infinite_width, and this is one given network"
@@ -120,8 +119,9 @@ def compare(
     assert isinstance(kernel, KernelPair)  # or `trained_law` has raised
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PriorscopeWarning)  # `trained_law` has warned of the same
-        found = assessment(kernel, x, chosen.targets, points, training, seed=seed)
-    return replace(verdict, trust=found.score, trust_reason=found.words)
+        found = assessed(kernel, chosen.targets, points, training, seed=seed)
+    notes = (*verdict.notes, *(f"trust: {note}" for note in found.notes))
+    return replace(verdict, trust=found.score, trust_reason=found.words, notes=notes)
 
 
 @takes_kernel_on_data

@@ -1,24 +1,28 @@
 """`trust`: how far a prediction of what trained networks do deserves belief, before any of them is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
 
-from ...data.inputs import Inputs, check_inputs, count
-from ...errors import DataError, NotCoveredError, PriorscopeError
+from ...data.inputs import Inputs, check_inputs, count, encode, leaves
+from ...errors import DataError, MemoryBudgetError, ModelError, NotCoveredError, RatesError
 from ...kernels.infinite.limit import Limit
 from ...kernels.kernel import Kernel
 from ...kernels.pair import KernelPair
 from ...results import Result
 from ...training.filters import check_training
-from ...training.noise import has_noise
 from ...training.training import Training
+from ..candidates import distinguishable, kept_points
 from .features import Prediction, features, measured
 from .score import fitted
+from .unseen import unseen
 
 UNASSESSED = "not assessed: "
 GOOD, POOR = 0.8, 0.4
+OF_DRAWING = (NotCoveredError, ModelError, RatesError, MemoryBudgetError)
+"""What drawing networks and looking at them can raise where the limit of the same networks has been computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,7 @@ class Trust(Result):
     contributions: what each adds to the score's log-odds; above 0 where it is lazier than the fitted cases' mean.
     like: (right, all) of the held-out cases with a score like it; None without a score.
     words: what it means. reason: why there is no score; None where there is one.
+    notes: test points that were dropped, and what of the training and of the networks no fitted case had.
     """
 
     score: float | None
@@ -71,16 +76,19 @@ def trust(
     Args:
         pair: the limit of the networks, from `infinite_width(model)`.
         x, y: n training points and their labels, (n,), (n, o), or integer classes.
-        x_new: m points at which the prediction is made.
+        x_new: m points at which the prediction is made. Those that the kernel cannot tell from training points are
+            dropped, and a note says how many.
         training: the training really used.
         steps: steps of real training to look at; 0: none.
         seed: of the networks drawn.
 
     Returns:
-        A `Trust`: `.score`, `.words`, `.features`, `.contributions`.
+        A `Trust`: `.score`, `.words`, `.features`, `.contributions`, and `.notes` on what no fitted case had.
 
     Raises:
-        DataError: what is no pair; inputs and labels that do not fit; steps beyond the training, or of the flow.
+        DataError: what is no pair; inputs and labels that do not fit; steps beyond the training, or of the flow; a
+            seed that is no whole number of at least 0.
+        IndistinguishableError: where all test points are training points, for the kernel.
 
     Source: Chizat et al. 2019 (1812.07956) for the lazy regime.
 
@@ -99,45 +107,57 @@ def trust(
     if not isinstance(pair, KernelPair):
         raise DataError("trust", f"was given a {type(pair).__name__}", "Give infinite_width(model)")
     _check_steps(steps, training)
-    check_inputs(x)
-    check_inputs(x_new, "x_new")
-    reason = without(pair)
+    _check_seed(seed)
+    _check_data(x, y, x_new)
+    reason = without(pair, training)
     if reason is not None:
         return _none(reason)
     frozen = pair.on(x)
-    try:
-        if training.loss not in ("half_sse", "mse"):
-            return _none(f"it was fitted on squared losses, and this is {training.loss!r}")
-        training.require_covered(given_start=False)
-        prediction = Prediction.of(frozen, y, x_new, training)
-    except NotCoveredError as error:
-        return _none(f"no prediction covers this training ({error.place} {error.cause})")
-    return assessed(prediction, steps, seed)
+    kept, told = distinguishable(frozen, x, x_new, "drop")
+    found = assessed(frozen, y, kept_points(x_new, kept), training, steps, seed)
+    return replace(found, notes=(*told, *found.notes))
 
 
-def without(pair: Any) -> str | None:
-    """Why a kernel has no trust score; None where it has one."""
-    if not isinstance(pair, KernelPair):
-        return "one network's own kernel does not say how networks are drawn; it needs a pair from infinite_width"
+def without(pair: KernelPair, training: Training) -> str | None:
+    """Why a training of a pair's networks has no trust score; None where it may have one."""
     if not isinstance(pair.joint, Limit):
         return "the pair does not come from infinite_width by rules, so no network of it can be drawn"
+    if training.loss not in ("half_sse", "mse"):
+        return f"it was fitted on squared losses, and this is {training.loss!r}"
+    try:
+        training.require_covered(given_start=False)
+    except NotCoveredError as error:
+        return _uncovered(error)
     return None
 
 
-def assessed(prediction: Prediction, steps: int = 0, seed: int = 0) -> Trust:
-    """The trust in a prediction; without a score where its networks cannot be looked at, with the reason."""
+def assessed(
+    pair: KernelPair, y: Tensor, x_new: Inputs, training: Training, steps: int = 0, seed: int = 0
+) -> Trust:
+    """The same of a pair on its data, at test points that its kernel can tell from them.
+
+    At a training point the band has no width, and a network is infinitely many of its widths away.
+    """
+    reason = without(pair, training)
+    if reason is not None:
+        return _none(reason)
+    try:
+        prediction = Prediction.of(pair, y, x_new, training)
+    except NotCoveredError as error:
+        return _none(_uncovered(error))
     try:
         found = features(prediction, seed=seed)
         if steps:
             found |= measured(prediction, steps, seed)
-    except PriorscopeError as error:
+    except OF_DRAWING as error:
         return _none(f"the networks could not be looked at ({error.place} {error.cause})")
     which = "after_steps" if steps else "before"
-    score = getattr(fitted(), which)
+    fit = fitted()
+    score = getattr(fit, which)
     value = score(found)
-    like = fitted().like(which, value)
-    notes = ("mini-batches: fitted on full batches alone",) if has_noise(prediction.training, _n(prediction)) else ()
+    like = fit.like(which, value)
     contributions = score.contributions(found)
+    notes = unseen(prediction, score, found, fit.record["fitted on"])
     return Trust(value, found, contributions, like, _words(value, like, contributions), None, notes)
 
 
@@ -166,8 +186,8 @@ WORDS = {
 """Each feature in words."""
 
 
-def _n(prediction: Prediction) -> int:
-    return count(prediction.x)
+def _uncovered(error: NotCoveredError) -> str:
+    return f"no prediction covers this training ({error.place} {error.cause})"
 
 
 def _none(reason: str) -> Trust:
@@ -181,3 +201,19 @@ def _check_steps(steps: Any, training: Training) -> None:
         raise DataError("steps", "of gradient flow do not exist", "Give a training with learning_rate and steps")
     if steps and steps > training.end:
         raise DataError("steps", f"is {steps}, the training has {int(training.end)}", "Give at most so many")
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise DataError("seed", f"is {seed!r}", "Give a whole number of at least 0")
+
+
+def _check_data(x: Inputs, y: Tensor, x_new: Inputs) -> None:
+    check_inputs(x)
+    check_inputs(x_new, "x_new")
+    encode(y, count(x))
+    given, new = ([tuple(leaf.shape[1:]) for leaf in leaves(each)] for each in (x, x_new))
+    if given != new:
+        shapes = (", ".join(map(str, each)) for each in (new, given))
+        cause = "has points of shape {}, x has points of shape {}".format(*shapes)
+        raise DataError("x_new", cause, "Give test points like the training points")

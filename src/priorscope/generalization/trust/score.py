@@ -25,7 +25,10 @@ RIDGE = 1.0
 
 @dataclass(frozen=True)
 class Score:
-    """weights, means and deviations by feature; low and high: the range of each that was seen in the fit."""
+    """weights, means and deviations by feature; low and high: the range of each that was seen in the fit.
+
+    What lies above `high` is told in the notes of a `Trust`.
+    """
 
     bias: float
     weights: dict[str, float]

@@ -11,6 +11,7 @@ import torch
 from priorscope.experiments import trust
 from priorscope.experiments.trust_cases import Case, cases_of
 from priorscope.experiments.trust_tasks import EDGE, FIT, GENTLE, HELD_OUT, LOUD, cases
+from priorscope.generalization.trust.draws import drawn
 from priorscope.generalization.trust.score import auroc
 from priorscope.training.ensemble import trained_ensemble
 from priorscope.training.run import train
@@ -64,7 +65,8 @@ def test_a_case_counts_what_really_trained_networks_leave_of_the_band():
 @pytest.mark.slow
 def test_a_tiny_run(tmp_path):
     outcome = trust.measure(TO_FIT, HELD, SETTINGS, keep=tmp_path)
-    assert outcome.criteria[0].holds
+    for criterion, tasks in zip(outcome.criteria[:2], (2, 0), strict=True):  # no wide network here
+        assert (criterion.value, criterion.threshold, criterion.holds) == (tasks, 6, False)
     assert len(list(tmp_path.iterdir())) == 8
     held = outcome.numbers["held_out"]
     assert len(held) == 4
@@ -72,14 +74,74 @@ def test_a_tiny_run(tmp_path):
     scores, right = [each["score"]["before"] for each in held], [each["right"] for each in held]
     stated = outcome.numbers["reached"]["before"]["all"]["auroc"]
     assert stated == auroc(scores, right) or (math.isnan(stated) and len(set(right)) == 1)
-    assert all(c.value != c.value for c in outcome.criteria if "and more" in c.name)  # no wide network here
+    assert all(c.value != c.value for c in outcome.criteria if "AUROC" in c.name and "and more" in c.name)
     outcome.to_dict()
     assert len(trust.draw(outcome).axes) == 3
     found = trust.fit_of(outcome)
     assert found.record["tasks"] == {"fit": ["a", "b"], "held_out": ["c", "d"]}
     assert len(found.held_out["before"]) == 4
+    kinds = {"points": 6, "hidden layers": 1, "layers": ["gelu", "linear", "relu"]}
+    assert found.record["fitted on"] == {"steps": 400, **kinds}
+    settings, widths = ("gentle", "loud"), (64, 256, 1024)
+    others = {f"{task}, {setting}, width {width}" for task in "abcd" for setting in settings for width in widths}
+    assert set(found.record["cases not run"]) == others
     again = trust.measure(TO_FIT, HELD, SETTINGS, keep=tmp_path)
     assert again.to_dict() == outcome.to_dict()
+
+
+def test_tasks_are_counted_where_their_cases_are_and_against_six(monkeypatch):
+    def row(case, networks, first_seed, keep):
+        """A right case where the network is wide, but for three tasks."""
+        right = case.width > 16 and not (case.task.name in ("t0", "t1", "t2") and case.setting == LOUD)
+        return {
+            "task": case.task.name,
+            "setting": case.setting.name,
+            "width": case.width,
+            "kind": {"points": 6, "hidden layers": 1, "layers": ["linear"]},
+            "outside": 0.0 if right else 1.0,
+            "mean_outside": 0.0,
+            "right": right,
+            "features": {"bend": 0.0 if right else 1.0, "turn": 0.0, "course": 0.0},
+        }
+
+    monkeypatch.setattr(trust, "row", row)
+    held = tuple(tiny(HELD_OUT[5], f"t{i}") for i in range(7))
+    settings = {"networks": 3, "widths": (16, 256)}
+
+    def tasks(**options):
+        outcome = trust.measure(TO_FIT, held, settings, **options)
+        return outcome, [(c.value, c.threshold, c.holds) for c in outcome.criteria[:2]]
+
+    outcome, found = tasks()
+    assert found == [(7, 6, True), (7, 6, True)]
+    assert "3 of 7 held-out tasks have right and wrong cases of width 256 and more: t0, t1, t2" in outcome.notes
+    assert "7 of 7 held-out tasks have right and wrong cases: t0, t1, t2, t3, t4, t5, t6" in outcome.notes
+    few, found = tasks(chosen=lambda case: case.width == 16 or case.task.name not in ("t5", "t6"))
+    assert found == [(7, 6, True), (5, 6, False)]
+    assert "t6, loud, width 256" in few.numbers["not run"]
+    assert "t4, loud, width 256" not in few.numbers["not run"]
+
+
+def test_features_look_at_networks_of_which_none_is_trained(monkeypatch):
+    seeds = {}
+
+    def notes(name):
+        found = getattr(trust, name)
+
+        def features(prediction, *args, **options):
+            seeds[name] = options.get("seed", args[-1] if args else 0)
+            return found(prediction, *args, **options)
+
+        monkeypatch.setattr(trust, name, features)
+
+    notes("features"), notes("measured")
+    case = Case(TO_FIT[0], GENTLE, 16)
+    trust.row(case, 3, 7, None)
+    assert seeds == {"features": 7 + trust.LOOKED_FROM, "measured": 7 + trust.LOOKED_FROM}
+    assert trust.LOOKED_FROM > trust.FULL["networks"] >= trust.QUICK["networks"]
+    trained = [case.task.network(16, seed, torch.float64)(case.data[0]) for seed in range(16)]
+    for draw in drawn(case.pair.joint, 5, trust.LOOKED_FROM):
+        assert not any(torch.equal(draw.outputs(case.data[0]), outputs) for outputs in trained)
 
 
 def test_a_second_start_trains_one_network_a_case(tmp_path, monkeypatch):

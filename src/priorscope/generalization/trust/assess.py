@@ -131,9 +131,7 @@ def without(pair: KernelPair, training: Training) -> str | None:
     return None
 
 
-def assessed(
-    pair: KernelPair, y: Tensor, x_new: Inputs, training: Training, steps: int = 0, seed: int = 0
-) -> Trust:
+def assessed(pair: KernelPair, y: Tensor, x_new: Inputs, training: Training, steps: int = 0, seed: int = 0) -> Trust:
     """The same of a pair on its data, at test points that its kernel can tell from them.
 
     At a training point the band has no width, and a network is infinitely many of its widths away.

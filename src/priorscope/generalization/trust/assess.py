@@ -63,7 +63,7 @@ def trust(
     training: Any = Training(),
     *,
     steps: Any = 0,
-    seed: int = 0,
+    seed: Any = 0,
 ) -> Trust:
     """How far the predicted law of trained networks deserves belief, from 0 to 1, before any is trained.
 
@@ -202,7 +202,7 @@ def _check_steps(steps: Any, training: Training) -> None:
 
 
 def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise DataError("seed", f"is {seed!r}", "Give a whole number of at least 0")
 
 

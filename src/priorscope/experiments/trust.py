@@ -197,7 +197,8 @@ def fit_of(outcome: Outcome) -> Fitted:
 
 
 def notes(numbers: dict[str, Any]) -> tuple[str, ...]:
-    lines = []
+    wrong = sum(not each["right"] for each in numbers["fit"])
+    lines = [f"fitted on {len(numbers['fit'])} cases, {wrong} of them wrong"]
     for which, parts in numbers["reached"].items():
         for part, found in parts.items():
             low, high = found["interval"]

@@ -51,7 +51,7 @@ COMMAND = "python scripts/fit_trust.py"
 def run(config: Config) -> Outcome:
     """All tasks; at two widths and with few networks by default."""
     settings = FULL if config.full else QUICK
-    return measure(FIT, HELD_OUT, settings, config.seed, config.keep, config.progress)
+    return measure(FIT, HELD_OUT, settings, config.first(0), config.keep, config.progress)
 
 
 def measure(

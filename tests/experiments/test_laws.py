@@ -106,7 +106,8 @@ def test_a_boolean_task_is_measured_and_drawn(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
-@pytest.mark.parametrize("hidden", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", [1, 2])
 def test_with_the_untrainable_function_a_network_starts_with_the_ntk_as_covariance(hidden, activation):
     init = ps.Initialization(2.0, 0.1, "ntk")
     x = nn.functional.normalize(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
@@ -149,6 +150,7 @@ def test_the_untrainable_function_is_the_jacobian_times_another_start():
         with_untrained(network, ps.Initialization(2.0, 0.1), 3)
 
 
+@pytest.mark.slow
 def test_ensemble_is_measured_and_drawn(monkeypatch):
     monkeypatch.setattr(ensemble, "NULL_DRAWS", 500)
     task = boolean_task("majority", 3, 5, 0)

@@ -36,8 +36,18 @@ def pooled(activation=nn.ReLU):
 # Gradients
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU, nn.Tanh])
-@pytest.mark.parametrize("make", [flat, pooled])
+SLOW = pytest.mark.slow
+"""Of what takes half a minute, and is like what is tested beside it."""
+
+
+@pytest.mark.parametrize(
+    ("make", "activation"),
+    [
+        *((make, a) for make in (flat, pooled) for a in (nn.ReLU, nn.GELU)),
+        (flat, nn.Tanh),
+        pytest.param(pooled, nn.Tanh, marks=SLOW),
+    ],
+)
 def test_gradients_of_convolutions_and_pooling(make, activation):
     x, z = torch.randn(2, 2, 3, 3).requires_grad_(), torch.randn(2, 2, 3, 3).requires_grad_()
     w, b = (torch.tensor(value, requires_grad=True) for value in (1.7, 0.2))
@@ -112,9 +122,18 @@ def deep_pooled(depth, activation):
     return nn.Sequential(*deep_flat(depth, activation)[:-2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
 
 
-@pytest.mark.parametrize(("make", "shape"), [(deep_dense, (3,)), (deep_flat, (2, 3, 3)), (deep_pooled, (2, 3, 3))])
-@pytest.mark.parametrize("bias", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("make", "shape", "bias"),
+    [
+        (deep_dense, (3,), 0.0),
+        (deep_dense, (3,), 0.1),
+        (deep_flat, (2, 3, 3), 0.0),
+        (deep_flat, (2, 3, 3), 0.1),
+        pytest.param(deep_pooled, (2, 3, 3), 0.0, marks=SLOW),
+        (deep_pooled, (2, 3, 3), 0.1),
+    ],
+)
 def test_depth_100(make, shape, bias, dtype):
     x = torch.randn(4, *shape, dtype=dtype)
     x[1], x[2] = x[0], 0

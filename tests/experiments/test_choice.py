@@ -75,7 +75,11 @@ def test_networks_of_the_law_itself_are_within_its_null_and_wrong_laws_are_not(a
     cells = [choice.Counted.of(asked, drawn)]
     quantile = choice.gap_quantile(cells)
     assert choice.gap(cells) <= quantile
-    assert choice.gap_of(cells, [asked.posteriors()["NTK posterior"]]) > 2 * quantile
+    wrong = asked.posteriors()["NTK posterior"]
+    assert choice.gap_of(cells, [wrong]) > 2 * quantile
+    for outcome in range(3):
+        by_hand = float((wrong - cells[0].taken.mean(0))[:, outcome].mean())
+        assert choice.bias(cells, outcome, [wrong]).value == pytest.approx(by_hand)
     for outcome in range(3):
         found = choice.bias(cells, outcome)
         assert abs(found.value) < 4 * found.error

@@ -279,18 +279,23 @@ class Bias:
     networks: int
 
 
-def bias(cells: Sequence[Counted], outcome: int) -> Bias:
-    """Of the probability of one outcome: Σᵢ dᵢ / Σᵢ gᵢ, dᵢ = Σ_groups (p − taken) of network i, asked in gᵢ groups."""
-    deviations = torch.cat([(c.question.probability - c.taken)[..., outcome].sum(1) for c in cells])
+def bias(cells: Sequence[Counted], outcome: int, others: Sequence[Tensor] | None = None) -> Bias:
+    """Of the probability of one outcome: Σᵢ dᵢ / Σᵢ gᵢ, dᵢ = Σ_groups (p − taken) of network i, asked in gᵢ groups.
+
+    Args:
+        others: other probabilities than the predicted ones, (g, 3) for each cell.
+    """
+    laws = [c.question.probability for c in cells] if others is None else others
+    deviations = torch.cat([(p - c.taken)[..., outcome].sum(1) for p, c in zip(laws, cells, strict=True)])
     asked = torch.cat([torch.full((len(c.taken),), float(c.taken.shape[1]), dtype=torch.float64) for c in cells])
     value = deviations.sum() / asked.sum()
     error = (deviations - value * asked).square().sum().sqrt() / asked.sum()
     return Bias(float(value), float(error), len(deviations))
 
 
-def biases(cells: Sequence[Counted], names: Sequence[str]) -> dict[str, Bias]:
+def biases(cells: Sequence[Counted], names: Sequence[str], others: Sequence[Tensor] | None = None) -> dict[str, Bias]:
     """The bias of each outcome, by its name."""
-    return {name: bias(cells, i) for i, name in enumerate(names)}
+    return {name: bias(cells, i, others) for i, name in enumerate(names)}
 
 
 def told(found: Mapping[str, Bias]) -> str:

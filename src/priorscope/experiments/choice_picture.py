@@ -31,6 +31,7 @@ def draw_groups(
         found = biases[outcome]
         label = f"{outcome}: bias {found['value']:+.3f} ± {found['error']:.3f}"
         ax.plot(predicted, measured, "o", color=colour, ms=3.5, alpha=0.6, mew=0, label=label)
+    ax.set_anchor("N")
     below(ax)
 
 

@@ -233,8 +233,9 @@ def _outcome(found: list[Found], settings: dict[str, Any], counts: tuple[int, ..
     notes = (
         f"bias, predicted − measured, ± its standard error clustered by network, {total} networks: "
         + choice.told(biases),
-        f"{connected} of the {total} networks are fully connected: what all networks say together, they say; each "
-        "architecture by itself follows",
+        f"{connected} of the {total} networks are fully connected: what all networks say together, mostly these say; "
+        "each architecture by itself follows",
+        *_biases_beside(found),
         f"root mean square of share − probability over all groups and outcomes: {gap:.4f}, {inside} the 99.9 % "
         f"quantile {quantile:.4f} of the predicted law",
         *(note for _, _, notes in architectures.values() for note in notes),
@@ -303,8 +304,21 @@ def _beside(found: list[Found]) -> str:
         told = ", ".join(f"{law} {value:.4f}" for law, value in gaps.items())
         words.append(f"gaps in {len(having)} of {len(found)} cells: {told} (99.9 % quantile {limit:.4f})")
     if missing:
-        words.append(f"in {len(missing)} cells the posteriors do not exist: {missing[0].why}")
+        words.append(f"in {len(missing)} cells the posteriors do not exist; in the first {missing[0].why}")
     return f"{name}: {'; '.join(words)}"
+
+
+def _biases_beside(found: list[Found]) -> list[str]:
+    """The biases of both posteriors: whether the mean over all networks tells the laws apart."""
+    having = [each for each in found if each.posteriors]
+    cells = [each.counted for each in having]
+    words = []
+    for law in having[0].posteriors if having else ():
+        biases = choice.biases(cells, OUTCOMES, [each.posteriors[law] for each in having])
+        inside = all(abs(b.value) <= choice.BIAS for b in biases.values())
+        verdict = "it passes the criterion of the mean, too" if inside else "it fails the criterion of the mean"
+        words.append(f"bias of the {law} in the {len(having)} cells where it exists: {choice.told(biases)}; {verdict}")
+    return words
 
 
 def _seen_alike(found: list[Found]) -> tuple[str, ...]:
@@ -327,14 +341,14 @@ def _seen_alike(found: list[Found]) -> tuple[str, ...]:
 def draw(outcome: Outcome) -> Figure:
     """Above: probabilities against added examples, an architecture a panel. Below: every group, and the biases."""
     names = list(INITS)
-    figure, axes = plt.subplots(2, len(names), figsize=(12.4, 9.4), layout="constrained", height_ratios=(1, 1.15))
+    figure, axes = plt.subplots(2, len(names), figsize=(12.4, 10.4), layout="constrained", height_ratios=(1, 1.2))
     for i, name in enumerate(names):
         cells = [cell for cell in outcome.numbers["cells"] if cell["architecture"] == name]
         found = outcome.numbers["architectures"][name]
         _draw_curves(axes[0, i], name, cells, outcome.numbers["counts"])
         sizes = sizes_in_words([size for cell in cells for size in cell["group_sizes"]])
         gap = f"r.m.s. gap {found['gap']:.3f}, 99.9 % quantile {found['gap_quantile']:.3f}"
-        draw_groups(axes[1, i], cells, found["bias"], OUTCOMES, f"; groups of states: {sizes}\n{gap}")
+        draw_groups(axes[1, i], cells, found["bias"], OUTCOMES, f"\ngroups of states: {sizes}\n{gap}")
     return figure
 
 
@@ -350,9 +364,9 @@ def _draw_curves(ax: Axes, name: str, cells: list[dict[str, Any]], counts: tuple
         error = [_mean([cell["error"][j] ** 2 for cell in each]) ** 0.5 / len(each) ** 0.5 for each in own]
         ax.plot(places, predicted, color=colour, lw=1.6, label=outcome)
         ax.errorbar(places, measured, [2 * e for e in error], fmt="o", color=colour, capsize=3, ms=5)
-    ax.plot([], [], color=style.BLACK, lw=1.6, label="predicted")
-    ax.errorbar([], [], [], fmt="o", color=style.BLACK, capsize=3, label="measured, ± 2 s.e.")
-    below(ax, 3)
+    ax.plot([], [], color="#888888", lw=1.6, label="predicted")
+    ax.errorbar([], [], [], fmt="o", color="#888888", capsize=3, ms=5, label="measured, ± 2 standard errors")
+    below(ax, 2)
     ax.set_xticks(list(places), [str(k) for k in counts])
 
 

@@ -43,8 +43,8 @@ PREDICTIVITY, AVAILABILITY = (1.0, 0.85), (0.5, 1.0, 2.0)
 TRAIN, TEST, NOISE = 24, 8, 6
 BOOLEAN, TWO_FEATURES = "Boolean tasks", "two features"
 OPENED = (
-    "Boolean tasks and two features: the signs are asked where the prediction leaves them open, as the case says; where "
-    "it is sure, counting would score as well"
+    "Boolean tasks and two features: the signs are asked where the prediction leaves them open (`opened`); where it is "
+    "sure, counting would score as well"
 )
 COLOURS = (style.ORANGE, style.VERMILION)
 """Of the smoothing rules."""
@@ -198,9 +198,7 @@ def _words(found: dict[str, Any]) -> str:
     if found["equal"] is None:
         text += f"; counting up to {found['sizes'][-1]} never scores as well"
     else:
-        text += (
-            f"; counting {found['equal']} scores as well, and a prediction costs {found['ratio_at_equal']:.3g} of it"
-        )
+        text += f"; counting {found['equal']} scores as well, at {1 / found['ratio_at_equal']:.3g} times the cost"
     few = "" if m == JUDGED else f" (each cell has {found['networks']} networks, one of them held out)"
     return f"{text}; a prediction costs {found['ratio']:.3g} of training {m} networks (CPU seconds){few}"
 

@@ -1,7 +1,7 @@
 """Predicting against counting where the choices are: go to the coin or the corner, follow the core or the shortcut.
 
-The networks are those of the experiments `coin` and `shortcut`, cell by cell, kept where these keep theirs. Each is held
-out in turn, and m of the others are counted; convolutional ones are few.
+The networks are those of the experiments `coin` and `shortcut`, cell by cell, kept where these keep theirs. Each is
+held out in turn, and m of the others are counted; convolutional ones are few.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 from torch import nn
 
 from ..network.initialization import Initialization
@@ -12,6 +13,8 @@ from ..plot import style
 
 COLOURS = (style.BLUE, style.VERMILION, style.BLACK)
 """Of the first rule, of the second, and of neither."""
+BELOW = -0.45
+"""Inches from a panel to the legend beneath it: past the axis label."""
 
 
 def draw_groups(
@@ -37,7 +40,11 @@ def draw_groups(
 
 def below(ax: Axes, columns: int = 1) -> None:
     """The legend beneath the panel, where it covers no point."""
-    style.legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    # In inches, not in shares of the panel: the layout then knows how much room it takes.
+    away = ax.transAxes + ScaledTranslation(0, BELOW, figure.dpi_scale_trans)
+    style.legend(ax, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=away, ncols=columns)
 
 
 def sizes_in_words(sizes: Sequence[int]) -> str:

@@ -192,7 +192,7 @@ def _words(found: dict[str, Any]) -> str:
     m = found["judged"]
     counted = found["counts"][found["rule"]][found["sizes"].index(m)]
     text = (
-        f"log score {found['score']:.4f} ± {found['error']:.4f} nats; counting {m} ({found['rule']}'s rule) "
+        f"log score {found['score']:.4f} ± {found['error']:.4f} nats; counting {m} ({found['rule']}) "
         f"{float(counted):.4f}; the difference {found['ahead']:+.4f} ± {found['ahead_error']:.4f}, network by network"
     )
     if found["equal"] is None:
@@ -227,9 +227,10 @@ def draw(outcome: Outcome) -> Figure:
     style.legend(left, loc="lower right")
     _draw_costs(right, first)
     for ax, (name, found) in zip(below.subplots(lower, 3, squeeze=False).flat, families.items(), strict=False):
-        equal = f"counting {found['equal']} scores as well" if found["equal"] else "counting never scores as well"
+        up_to = f"counting up to {found['sizes'][-1]} never scores as well"
+        equal = f"counting {found['equal']} scores as well" if found["equal"] else up_to
         style.axes(ax)
-        ax.set_title(f"{name}: {equal}", fontsize=10)
+        ax.set_title(f"{name}, {found['tasks']} in all:\n{equal}", fontsize=9.5)
         _draw_counts(ax, found)
     for ax in below.axes[len(families) :]:
         ax.set_axis_off()
@@ -239,7 +240,7 @@ def draw(outcome: Outcome) -> Figure:
 def _draw_counts(ax: Axes, found: dict[str, Any]) -> None:
     style.axes(ax, xlabel="networks trained and counted, m", ylabel="log score (nats)")
     for (rule, scores), colour in zip(found["counts"].items(), COLOURS, strict=True):
-        ax.plot(found["sizes"], style.array(scores), "o-", ms=4, color=colour, label=f"counted, {rule}'s rule")
+        ax.plot(found["sizes"], style.array(scores), "o-", ms=4, color=colour, label=f"counted ({rule})")
     score, error = found["score"], found["error"]
     ax.axhspan(score - 2 * error, score + 2 * error, color=style.BLUE, alpha=0.15, lw=0)
     ax.axhline(score, color=style.BLUE, lw=1.6, label="predicted (± 2 standard errors)")

@@ -4,6 +4,7 @@ In training the background tells the label in a share of the pictures. In new pi
 follows the object, the background, or in a group of pictures neither.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,17 @@ def carried(data: Planted, asked: Question) -> dict[str, float]:
     alone, the background alone, both, or neither."""
     names = [f"{int(data.object[i])} {int(data.background[i])}" for i in asked.train]
     shares = similar(asked.points.pair.ntk, asked.train, asked.new, names, asked.y, asked.training).by()
-    counts = {"object": 0, "background": 0, "both": 0, "neither": 0}
+    return shared(data, asked.new.tolist(), [carrier.split() for carrier in shares.carriers])
+
+
+def shared(data: Planted, rows: Sequence[int], carriers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The share of rows that have the object, the background, both, or neither of what carries them."""
     kinds = {(True, False): "object", (False, True): "background", (True, True): "both", (False, False): "neither"}
-    for row, carrier in zip(asked.new.tolist(), shares.carriers, strict=True):
-        own_object, own_background = (int(sign) for sign in carrier.split())
-        counts[kinds[own_object == int(data.object[row]), own_background == int(data.background[row])]] += 1
-    return {name: count / len(asked.new) for name, count in counts.items()}
+    counts = dict.fromkeys(kinds.values(), 0)
+    for row, (own_object, own_background) in zip(rows, carriers, strict=True):
+        same = int(own_object) == int(data.object[row]), int(own_background) == int(data.background[row])
+        counts[kinds[same]] += 1
+    return {name: count / len(rows) for name, count in counts.items()}
 
 
 def _outcome(

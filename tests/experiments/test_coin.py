@@ -30,8 +30,8 @@ def test_every_cell_has_the_seeds_that_it_had():
     assert places["coordinates, fully connected", 0, 0] == 1
     assert places["pictures, zero padding", 1, 40] == 16
     assert places["pictures, circular padding", 0, 12] == 19
-    assert choice.first_seed(19, 0) == 1_900_000
-    ranges = [{choice.first_seed(cell.place, seed) for cell in cells} for seed in range(3)]
+    ranges = [{Config(seed=seed).first(choice.BETWEEN_CELLS * cell.place) for cell in cells} for seed in range(3)]
+    assert ranges[0] == set(range(100_000, 2_400_001, 100_000))
     assert not ranges[0] & ranges[1] | ranges[1] & ranges[2]
 
 

@@ -35,8 +35,8 @@ DRAWS, AT_ONCE = 2000, 100
 """Repetitions of an experiment under the predicted law, and how many of them are simulated at once."""
 BIAS = 0.03
 """What the absolute mean of predicted − measured is to be below."""
-BETWEEN_CELLS, BETWEEN_RUNS = 100_000, 10_000_000
-"""Between the first seeds of two cells, and of the same cell in runs with two seeds: no network is of two runs."""
+BETWEEN_CELLS = 100_000
+"""Between the first seeds of two cells."""
 TINY = torch.finfo(torch.float64).tiny
 
 Maker = Callable[[int, int], nn.Module]
@@ -46,11 +46,6 @@ Maker = Callable[[int, int], nn.Module]
 def outcomes(rules: Sequence[str]) -> tuple[str, ...]:
     """What a network may do in a group: take one of the rules, or neither."""
     return (*rules, "neither")
-
-
-def first_seed(place: int, seed: int) -> int:
-    """Of the networks of the cell at this place, from 1, in a run with this seed."""
-    return BETWEEN_CELLS * place + BETWEEN_RUNS * seed
 
 
 @dataclass(frozen=True, eq=False)

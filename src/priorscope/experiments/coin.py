@@ -103,7 +103,7 @@ class Cell:
     def trained(self, asked: Question, settings: dict[str, Any], config: Config) -> Tensor:
         """The outputs of its networks."""
         width, networks = (settings[each][kind(self.architecture)] for each in ("widths", "networks"))
-        first = choice.first_seed(self.place, config.seed)
+        first = config.first(choice.BETWEEN_CELLS * self.place)
         words = self.architecture.replace(", ", "-").replace(" ", "-")
         name = f"{words}_world-{self.world}_added-{self.added}"
         file = f"{name}_width-{width}_networks-{networks}_seed-{first}.npz"

@@ -21,7 +21,6 @@ from tqdm import tqdm
 from ..plot import style
 from . import boolean, counting_choices, small_tasks
 from .boolean_tasks import boolean_task
-from .choice import BETWEEN_RUNS
 from .experiment import Config, Criterion, Outcome, experiment
 from .scores import (
     CHEAPER,
@@ -140,7 +139,7 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> dict[str, A
         fresh = task.limit
         return probabilities(task, small_tasks.law(task, fresh, descent(task, fresh, STEPS)))
 
-    pool, first = settings["pool"], FIRST_SEED + BETWEEN_RUNS * config.seed
+    pool, first = settings["pool"], config.first(FIRST_SEED)
     values = functions(task, training, settings["width"], pool + settings["held out"], first, config.keep)
     done = either(outcomes(task, values).to(torch.float64))
     seen, held = done[:pool], done[pool:]

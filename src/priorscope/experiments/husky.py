@@ -118,7 +118,7 @@ def measure(settings: dict[str, Any], predictivities: tuple[float, ...], config:
             name = f"{architecture.replace(' ', '-')}_{'-'.join(textures)}_predictivity-{predictivity}"
             place = len(rows)
             for i, width in enumerate(settings["widths"][architecture]):
-                first = choice.first_seed(2 * place + i + 1, config.seed)
+                first = config.first(choice.BETWEEN_CELLS * (2 * place + i + 1))
                 networks = settings["networks"][architecture]
                 file = Path(f"{name}_width-{width}_networks-{networks}_seed-{first}.npz")
                 path = None if config.keep is None else config.keep / file

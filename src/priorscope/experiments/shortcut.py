@@ -90,7 +90,7 @@ class Cell:
     def trained(self, asked: Question, arm: str, settings: dict[str, Any], i: int, config: Config) -> Tensor:
         """The outputs of its networks of the i-th width."""
         width, networks = settings["widths"][i], settings["networks"]
-        first = choice.first_seed(ARMS[arm].first + 2 * self.number + i + 1, config.seed)
+        first = config.first(choice.BETWEEN_CELLS * (ARMS[arm].first + 2 * self.number + i + 1))
         path = None
         if config.keep is not None:
             place = f"predictivity-{self.predictivity}_availability-{self.availability}"

@@ -290,10 +290,6 @@ def test_rows_are_of_two_classes_once_each():
 # Counting.
 
 
-def test_the_case_of_the_choices_is_the_committed_one():
-    assert json.loads((ROOT / "cases" / "counting-choices.json").read_text()) == counting_choices.cases()
-
-
 def test_log_score_by_hand():
     p, done = torch.tensor([0.8, 0.3]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     by_hand = torch.tensor([[math.log(0.8), math.log(0.7)], [math.log(0.2), math.log(0.3)]])

@@ -87,7 +87,6 @@ class Cell:
     def states(self) -> World:
         return world(TRAIN, max(COUNTS), NEW, self.world)
 
-    @property
     def points(self) -> Points:
         return Points.of(self.make, INITS[self.architecture], inputs(self.architecture, self.states))
 
@@ -186,7 +185,7 @@ def measure(settings: dict[str, Any], counts: tuple[int, ...], config: Config) -
     for cell in tqdm(every_cell(settings["worlds"], counts), desc="coin", disable=not config.progress):
         group = cell.architecture, cell.world
         if group not in points:
-            points[group] = cell.points
+            points[group] = cell.points()
         asked = cell.question(points[group])
         counted = Counted.of(asked, cell.trained(asked, settings, config))
         posteriors, why = _posteriors(asked)

@@ -218,7 +218,7 @@ def draw(outcome: Outcome) -> Figure:
     first, families = outcome.numbers["first"], outcome.numbers["families"]
     lower = -(-len(families) // 3)
     figure = plt.figure(figsize=(11.4, 4.4 + 3.3 * lower), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(4.4, 3.3 * lower))
+    above, below = figure.subfigures(2, 1, height_ratios=(4.4, 3.3 * lower), squeeze=False)[:, 0]
     left, right = above.subplots(1, 2, sharey=True)
     style.axes(left, title=f"Boolean tasks and two features, {first['tasks']} in all")
     _draw_counts(left, first)

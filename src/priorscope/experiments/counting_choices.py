@@ -6,6 +6,7 @@ held out in turn, and m of the others are counted; convolutional ones are few.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from .scores import CHEAPER, COUNTED, JUDGED, REPEATS, SMOOTHING, SUREST, row, s
 
 COORDINATES, CONVOLUTIONS = "coin, coordinates", "coin, convolutions"
 FAST, GENTLE = "shortcut, fast", "shortcut, gentle"
+ARMS = {FAST: shortcut.FAST, GENTLE: shortcut.GENTLE}
 FULL: dict[str, Any] = {
     COORDINATES: {"worlds": [0, 1], "added": [0, 5, 12, 40]},
     CONVOLUTIONS: {"worlds": [0], "added": [0, 12]},
@@ -67,15 +69,34 @@ def cases() -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One cell of a family: how its prediction is made, and how its networks are trained."""
+    """One cell of a family: how its prediction is made, and how its networks are trained.
+
+    trained: from a question, settings and config. brief: the settings with as few networks as are timed.
+    keeper: the experiment that keeps the networks.
+    """
 
     family: str
     name: str
     points: Callable[[], Points]
     question: Callable[[Points], Question]
-    trained: Callable[[Question, Config], Tensor]
-    timed: Callable[[Question, Config], Tensor]
-    of: int
+    trained: Callable[[Question, dict[str, Any], Config], Tensor]
+    settings: dict[str, Any]
+    brief: dict[str, Any]
+    keeper: str
+    timed: int
+
+    def predict(self) -> Tensor:
+        """All of it, from the kernels on."""
+        return self.question(self.points()).probability
+
+    def networks(self, question: Question, config: Config) -> Tensor:
+        """Kept where the experiment that they are of keeps them: whoever comes first trains them."""
+        keep = None if config.keep is None else config.keep.with_name(f"{self.keeper}-kept")
+        return self.trained(question, self.settings, replace(config, keep=keep))
+
+    def train(self, question: Question, config: Config) -> Tensor:
+        """As few networks as are timed."""
+        return self.trained(question, self.brief, replace(config, keep=None, progress=False))
 
 
 def asked(full: bool) -> list[Asked]:
@@ -90,43 +111,30 @@ def _of_coin(family: str, chosen: dict[str, Any], full: bool) -> list[Asked]:
     settings = coin.FULL if full else coin.QUICK
     kind = "fully connected" if family == COORDINATES else "convolutional"
     brief = {**settings, "networks": TIMED}
-    return [
-        Asked(
-            family,
-            f"{cell.architecture}, world {cell.world}, {cell.added} telling examples",
-            lambda cell=cell: cell.points,
-            cell.question,
-            lambda q, config, cell=cell: cell.trained(q, settings, _beside(config, "coin")),
-            lambda q, config, cell=cell: cell.trained(q, brief, replace(config, keep=None, progress=False)),
-            TIMED[kind],
-        )
-        for cell in coin.every_cell(settings["worlds"], coin.COUNTS)
-        if coin.kind(cell.architecture) == kind and cell.world in chosen["worlds"] and cell.added in chosen["added"]
-    ]
+    found = []
+    for cell in coin.every_cell(settings["worlds"], coin.COUNTS):
+        if coin.kind(cell.architecture) == kind and cell.world in chosen["worlds"] and cell.added in chosen["added"]:
+            name = f"{cell.architecture}, world {cell.world}, {cell.added} telling examples"
+            how = cell.points, cell.question, cell.trained
+            found.append(Asked(family, name, *how, settings, brief, "coin", TIMED[kind]))
+    return found
 
 
 def _of_shortcut(family: str, chosen: dict[str, Any], full: bool) -> list[Asked]:
-    arm = shortcut.FAST if family == FAST else shortcut.GENTLE
-    settings = shortcut.ARMS[arm].full if full else shortcut.QUICK
-    brief = {**settings, "networks": TIMED["fully connected"]}
-    return [
-        Asked(
-            family,
-            f"{family}, predictivity {cell.predictivity:g}, availability {cell.availability:g}",
-            lambda cell=cell: cell.points,
-            lambda points, cell=cell: cell.question(points, arm),
-            lambda q, config, cell=cell: cell.trained(q, arm, settings, 1, _beside(config, "shortcut")),
-            lambda q, config, cell=cell: cell.trained(q, arm, brief, 1, replace(config, keep=None, progress=False)),
-            TIMED["fully connected"],
-        )
-        for cell in shortcut.grid(shortcut.PREDICTIVITIES, shortcut.AVAILABILITIES)
-        if cell.predictivity in chosen["predictivities"] and cell.availability in chosen["availabilities"]
-    ]
+    settings = shortcut.ARMS[ARMS[family]].full if full else shortcut.QUICK
+    timed = TIMED["fully connected"]
+    brief = {**settings, "networks": timed}
+    found = []
+    for cell in shortcut.grid(shortcut.PREDICTIVITIES, shortcut.AVAILABILITIES):
+        if cell.predictivity in chosen["predictivities"] and cell.availability in chosen["availabilities"]:
+            name = f"{family}, predictivity {cell.predictivity:g}, availability {cell.availability:g}"
+            how = cell.points, partial(cell.question, arm=ARMS[family]), partial(_wider, cell, ARMS[family])
+            found.append(Asked(family, name, *how, settings, brief, "shortcut", timed))
+    return found
 
 
-def _beside(config: Config, name: str) -> Config:
-    """Kept where the experiment of this name keeps the same networks: whoever comes first trains them."""
-    return config if config.keep is None else replace(config, keep=config.keep.with_name(f"{name}-kept"))
+def _wider(cell: shortcut.Cell, arm: str, question: Question, settings: dict[str, Any], config: Config) -> Tensor:
+    return cell.trained(question, arm, settings, 1, config)
 
 
 def measured(config: Config) -> list[dict[str, Any]]:
@@ -138,12 +146,10 @@ def measured(config: Config) -> list[dict[str, Any]]:
 def measure(cell: Asked, config: Config) -> dict[str, Any]:
     """One cell: both scores, both costs."""
     question = cell.question(cell.points())
-    done = question.taken(cell.trained(question, config)).to(question.probability)
-    others = len(done) - 1
-    sizes = tuple(m for m in COUNTED if m <= others)
+    done = question.taken(cell.networks(question, config)).to(question.probability)
+    sizes = tuple(m for m in COUNTED if m < len(done))
     counts = {rule: score_of_others(done, sizes, a) for rule, a in SMOOTHING.items()}
     repeats = REPEATS if config.full else 1
-    predict = seconds(lambda: cell.question(cell.points()).probability, repeats)
-    train = seconds(lambda: cell.timed(question, config), repeats) / cell.of
+    costs = seconds(cell.predict, repeats), seconds(lambda: cell.train(question, config), repeats) / cell.timed
     judged = max(m for m in sizes if m <= JUDGED)
-    return row(cell.family, cell.name, question.probability, done, counts, sizes, judged, (predict, train))
+    return row(cell.family, cell.name, question.probability, done, counts, sizes, judged, costs)

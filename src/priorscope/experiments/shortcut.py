@@ -78,7 +78,6 @@ class Cell:
         predictivity, availability = (CORE_PREDICTIVITY, self.predictivity), (CORE_AVAILABILITY, self.availability)
         return features(predictivity, availability, TRAIN, NEW, self.number)
 
-    @property
     def points(self) -> Points:
         return Points.of(network, INIT, self.data.x)
 
@@ -184,7 +183,7 @@ def measure(
     }
     cells = grid(predictivities, availabilities)
     for cell in tqdm(cells, desc="shortcut", disable=not config.progress):
-        points = cell.points
+        points = cell.points()
         for name, own in settings.items():
             asked = cell.question(points, name)
             for i, width in enumerate(own["widths"]):

@@ -1,4 +1,4 @@
-"""counting_choices: its case is the committed one, its networks are the other experiments' own, its score is a loop's."""
+"""counting_choices: its case is the committed one, its networks are the other experiments', its score is a loop's."""
 
 import json
 from pathlib import Path

@@ -19,7 +19,6 @@ from priorscope.experiments import (
     boolean,
     calibration,
     counting,
-    counting_choices,
     ensemble,
     scores,
     small_tasks,

@@ -206,22 +206,22 @@ def draw(outcome: Outcome) -> Figure:
 
 
 def _draw_carried(ax: Axes, rows: list[dict[str, Any]]) -> None:
-    style.axes(ax, title="Carried most by training pictures with the same", xlabel="share of new pictures")
+    style.axes(ax, title="Carried most by training\npictures with the same", xlabel="share of new pictures")
     places, left = range(len(rows)), [0.0] * len(rows)
     for name, colour in zip(rows[0]["carried"], CARRIED, strict=True):
         shares = [row["carried"][name] for row in rows]
         ax.barh(places, shares, left=left, color=colour, label=name, height=0.7)
         left = [a + b for a, b in zip(left, shares, strict=True)]
-    ax.set_yticks(list(places), [f"{' and '.join(row['textures'])}, {row['predictivity']:.0%}" for row in rows])
+    ax.set_yticks(list(places), [f"{', '.join(row['textures'])}\n{row['predictivity']:.0%}" for row in rows])
     ax.invert_yaxis()
-    below(ax, 4)
+    below(ax, 2)
 
 
 def _draw_shares(ax: Axes, architecture: str, rows: list[dict[str, Any]]) -> None:
     style.axes(
         ax,
         title=architecture,
-        xlabel="share of training pictures whose background tells the label",
+        xlabel="share of backgrounds that tell the label",
         ylabel="new pictures that follow the background",
         ylim=(-0.03, 1.03),
     )

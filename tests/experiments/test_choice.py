@@ -6,6 +6,7 @@ from torch import nn
 
 import priorscope as ps
 from priorscope.experiments import choice
+from priorscope.experiments.statistics import Criterion
 from priorscope.network.initialization import Initialization
 
 INIT = Initialization(2.0, 0.1, "ntk")
@@ -75,11 +76,23 @@ def test_networks_of_the_law_itself_are_within_its_null_and_wrong_laws_are_not(a
     cells = [choice.Counted.of(asked, drawn)]
     quantile = choice.gap_quantile(cells)
     assert choice.gap(cells) <= quantile
-    assert choice.gap_of(cells, [asked.posteriors()["NTK posterior"]]) > 2 * quantile
+    wrong = asked.posteriors()["NTK posterior"]
+    assert choice.gap_of(cells, [wrong]) > 2 * quantile
+    for outcome in range(3):
+        by_hand = float((wrong - cells[0].taken.mean(0))[:, outcome].mean())
+        assert choice.bias(cells, outcome, [wrong]).value == pytest.approx(by_hand)
     for outcome in range(3):
         found = choice.bias(cells, outcome)
         assert abs(found.value) < 4 * found.error
         assert found.networks == 400
+
+
+def test_words_say_where_the_ensemble_is_refuted_too():
+    for at_wide, words in ((0.01, "; both are refuted"), (0.5, "; both are refuted, and so is the ensemble")):
+        criterion = Criterion("gap", 8, 16, at_wide, at_wide, 0.1)
+        found = choice.Judgement(criterion, {"NNGP posterior": 0.9, "NTK posterior": 0.8}).words()[1]
+        assert found.endswith(words)
+    assert "no evidence" in choice.Judgement(criterion, {"NNGP posterior": 0.9, "NTK posterior": 0.1}).words()[1]
 
 
 def test_standard_errors_are_those_of_networks_drawn_again(asked):

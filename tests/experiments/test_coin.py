@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from priorscope.experiments import Config, coin
+from priorscope.experiments import Config, choice, coin
 from priorscope.experiments.grid import CORNER, SIDE, coordinates, pictures, states, world
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +19,20 @@ TINY = {
 
 def test_the_cases_are_those_that_were_fixed_before():
     assert json.loads((ROOT / "cases" / "coin.json").read_text()) == coin.cases()
+    further = json.loads((ROOT / "cases" / "coin-architectures.json").read_text())
+    assert further == coin.further_cases()
+
+
+def test_every_cell_has_the_seeds_that_it_had():
+    """The kept networks of full runs are named by them."""
+    cells = coin.every_cell([0, 1], coin.COUNTS)
+    places = {(cell.architecture, cell.world, cell.added): cell.place for cell in cells}
+    assert places["coordinates, fully connected", 0, 0] == 1
+    assert places["pictures, zero padding", 1, 40] == 16
+    assert places["pictures, circular padding", 0, 12] == 19
+    ranges = [{Config(seed=seed).first(choice.BETWEEN_CELLS * cell.place) for cell in cells} for seed in range(3)]
+    assert ranges[0] == set(range(100_000, 2_400_001, 100_000))
+    assert not ranges[0] & ranges[1] | ranges[1] & ranges[2]
 
 
 def rule(agent, goal):
@@ -83,6 +97,16 @@ def test_it_is_measured_kept_and_drawn(tmp_path):
     assert [cell["dropped"] > 0 for cell in circular] == [True, True]
     assert [cell["contradicted"] > 0 for cell in circular] == [False, True]
     assert any("with the other label" in note for note in outcome.notes)
+    names = [criterion.name for criterion in outcome.criteria]
+    assert len(names) == 16
+    for architecture in coin.INITS:
+        assert sum(name.startswith(f"{architecture}: ") for name in names) == 4
+        assert 0 <= outcome.numbers["architectures"][architecture]["trust"] <= 1
+        assert any(note.startswith(f"{architecture}: gaps in") for note in outcome.notes)
+    assert any("the posteriors do not exist" in note for note in outcome.notes)
+    sizes = circular[0]["group_sizes"]
+    assert len(sizes) == circular[0]["groups"]
+    assert sum(sizes) + circular[0]["dropped"] == coin.NEW
     assert not outcome.passed(full=True)  # far fewer than 2,000 networks
     again = coin.measure(TINY, (0, 12), Config(keep=tmp_path))
     assert again.to_dict() == outcome.to_dict()

@@ -56,6 +56,19 @@ def test_an_unknown_photograph_is_named():
         photograph("snow")
 
 
+def test_what_carries_a_picture_shares_its_object_its_background_both_or_neither(data):
+    rows = data.new.tolist()
+    own = [(int(data.object[row]), int(data.background[row])) for row in rows]
+    by_kind = {
+        "object": [(str(a), str(-b)) for a, b in own[:5]],
+        "background": [(str(-a), str(b)) for a, b in own[5:9]],
+        "both": [(str(a), str(b)) for a, b in own[9:11]],
+        "neither": [(str(-a), str(-b)) for a, b in own[11:]],
+    }
+    found = husky.shared(data, rows, [carrier for carriers in by_kind.values() for carrier in carriers])
+    assert found == {name: len(carriers) / 12 for name, carriers in by_kind.items()}
+
+
 @pytest.mark.slow
 def test_it_is_measured_kept_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(husky, "TRAIN", 10)
@@ -70,6 +83,7 @@ def test_it_is_measured_kept_and_drawn(tmp_path, monkeypatch):
     assert len(outcome.criteria) == 4
     for row in outcome.numbers["rows"]:
         assert sum(row["carried"].values()) == pytest.approx(1)
+        assert list(row["carried"]) == ["object", "background", "both", "neither"]
         assert sum(row["agreement_predicted"]) == pytest.approx(1)
     assert husky.measure(settings, (0.8, 1.0), Config(keep=tmp_path)).to_dict() == outcome.to_dict()
-    assert len(husky.draw(outcome).axes) == 4
+    assert len(husky.draw(outcome).axes) == 6

@@ -14,7 +14,15 @@ from torch import nn
 
 import priorscope as ps
 from priorscope.beliefs.gaussian import Gaussian
-from priorscope.experiments import Config, boolean, calibration, counting, ensemble, small_tasks
+from priorscope.experiments import (
+    Config,
+    boolean,
+    calibration,
+    counting,
+    ensemble,
+    scores,
+    small_tasks,
+)
 from priorscope.experiments.additive import OTHER_SEEDS, with_untrained
 from priorscope.experiments.boolean_tasks import FUNCTIONS, bits, boolean_task, codes, counts, labelings, split
 from priorscope.experiments.calibration_tasks import circle_task, described, makers, rows_task
@@ -284,19 +292,40 @@ def test_rows_are_of_two_classes_once_each():
 def test_log_score_by_hand():
     p, done = torch.tensor([0.8, 0.3]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     by_hand = torch.tensor([[math.log(0.8), math.log(0.7)], [math.log(0.2), math.log(0.3)]])
-    torch.testing.assert_close(counting.log_score(p, done), by_hand)
+    torch.testing.assert_close(scores.log_score(scores.either(p), scores.either(done)), by_hand)
 
 
-def test_the_score_of_counts_is_the_mean_over_all_subsets():
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_the_score_of_counts_is_the_mean_over_all_subsets(kinds):
     generator = torch.Generator().manual_seed(0)
-    pool, held = ((torch.rand(n, 2, generator=generator) < 0.4) * 1.0 for n in (6, 5))
-    found = counting.score_of_counts(pool, held, (1, 3, 6), 0.5)
-    for m, score in zip((1, 3, 6), found.tolist(), strict=True):
-        slow = []
-        for chosen in itertools.combinations(range(6), m):
-            p = (pool[list(chosen)].sum(0) + 0.5) / (m + 1)
-            slow.append(float(counting.log_score(p, held).mean()))
-        assert score == pytest.approx(np.mean(slow))
+    done = torch.nn.functional.one_hot(torch.randint(kinds, (11, 2), generator=generator), kinds).double()
+    pool, held = done[:6], done[6:]
+    sizes = (1, 3, 6)
+    found = scores.score_of_counts(pool.sum(0), 6, held, sizes, 0.5)
+    assert found.shape == (3, 5, 2)
+    for m, each in zip(sizes, found, strict=True):
+        slow = [
+            scores.log_score((pool[list(chosen)].sum(0) + 0.5) / (m + 0.5 * kinds), held)
+            for chosen in itertools.combinations(range(6), m)
+        ]
+        torch.testing.assert_close(each, torch.stack(slow).mean(0))
+
+
+def test_each_network_is_held_out_from_the_others_alone():
+    generator = torch.Generator().manual_seed(0)
+    done = torch.nn.functional.one_hot(torch.randint(3, (6, 2), generator=generator), 3).double()
+    found = scores.score_of_others(done, (1, 4), 1.0)
+    for i in range(6):
+        others = torch.cat([done[:i], done[i + 1 :]])
+        slow = scores.score_of_counts(others.sum(0), 5, done[i : i + 1], (1, 4), 1.0)
+        torch.testing.assert_close(found[:, i], slow[:, 0])
+
+
+def test_no_prediction_is_surer_than_it_is_let():
+    found = scores.unsure(torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]]).double())
+    torch.testing.assert_close(found.sum(-1), torch.ones(2).double())
+    assert float(found[0].min()) == pytest.approx(1e-4, rel=1e-3)
+    torch.testing.assert_close(found[1], torch.tensor([0.2, 0.3, 0.5]).double())
 
 
 def test_the_two_features_contradict_each_other_in_the_test_points():
@@ -313,14 +342,15 @@ def test_counting_is_measured_and_drawn(monkeypatch):
     monkeypatch.setattr(counting, "COUNTED", (1, 5, 10))
     monkeypatch.setattr(counting, "JUDGED", 5)
     settings = {"width": 16, "pool": 12, "held out": 8}
-    row = counting.measure(counting.two_features(0.85, 1.0, 0), settings, Config())
-    assert row["score"] == pytest.approx(
-        float(counting.log_score(row["predicted"].clamp(1e-4, 1 - 1e-4), row["held_out"][None]).mean())
-    )
-    assert row["seconds_to_predict"] > 0
-    assert row["seconds_to_train"] > 0
-    outcome = counting.reported([row, row], settings)
-    assert outcome.numbers["score"] == pytest.approx(row["score"])
-    assert len(outcome.criteria) == 2
-    assert len(counting.draw(outcome).axes) == 2
+    found = counting.measure(counting.two_features(0.85, 1.0, 0), settings, Config())
+    said = scores.unsure(found["predicted"])
+    assert found["score"] == pytest.approx(float(scores.log_score(said, found["held_out"][None]).mean()))
+    assert found["seconds_to_predict"] > 0
+    assert found["seconds_a_network"] > 0
+    outcome = counting.reported([found, found], settings)
+    assert outcome.numbers["first"]["score"] == pytest.approx(found["score"])
+    best = max(float(each[1]) for each in found["counts"].values())
+    assert outcome.numbers["first"]["ahead"] == pytest.approx(found["score"] - best)
+    assert len(outcome.criteria) == 4
+    assert len(counting.draw(outcome).axes) == 5
     outcome.to_dict()

@@ -33,10 +33,19 @@ SAMPLES = 100_000
 """Networks that a prediction samples."""
 DRAWS, AT_ONCE = 2000, 100
 """Repetitions of an experiment under the predicted law, and how many of them are simulated at once."""
+BIAS = 0.03
+"""What the absolute mean of predicted − measured is to be below."""
+BETWEEN_CELLS = 100_000
+"""Between the first seeds of two cells."""
 TINY = torch.finfo(torch.float64).tiny
 
 Maker = Callable[[int, int], nn.Module]
 """(width, seed) -> a network drawn from its initialization."""
+
+
+def outcomes(rules: Sequence[str]) -> tuple[str, ...]:
+    """What a network may do in a group: take one of the rules, or neither."""
+    return (*rules, "neither")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +251,7 @@ class Counted:
         return {
             "networks": s,
             "groups": len(self.question.groups),
+            "group_sizes": [len(group) for group in self.question.groups],
             "dropped": self.question.dropped,
             "contradicted": self.question.contradicted,
             "predicted": self.question.probability.mean(0).tolist(),
@@ -264,13 +274,28 @@ class Bias:
     networks: int
 
 
-def bias(cells: Sequence[Counted], outcome: int) -> Bias:
-    """Of the probability of one outcome: Σᵢ dᵢ / Σᵢ gᵢ, dᵢ = Σ_groups (p − taken) of network i, asked in gᵢ groups."""
-    deviations = torch.cat([(c.question.probability - c.taken)[..., outcome].sum(1) for c in cells])
+def bias(cells: Sequence[Counted], outcome: int, others: Sequence[Tensor] | None = None) -> Bias:
+    """Of the probability of one outcome: Σᵢ dᵢ / Σᵢ gᵢ, dᵢ = Σ_groups (p − taken) of network i, asked in gᵢ groups.
+
+    Args:
+        others: other probabilities than the predicted ones, (g, 3) for each cell.
+    """
+    laws = [c.question.probability for c in cells] if others is None else others
+    deviations = torch.cat([(p - c.taken)[..., outcome].sum(1) for p, c in zip(laws, cells, strict=True)])
     asked = torch.cat([torch.full((len(c.taken),), float(c.taken.shape[1]), dtype=torch.float64) for c in cells])
     value = deviations.sum() / asked.sum()
     error = (deviations - value * asked).square().sum().sqrt() / asked.sum()
     return Bias(float(value), float(error), len(deviations))
+
+
+def biases(cells: Sequence[Counted], names: Sequence[str], others: Sequence[Tensor] | None = None) -> dict[str, Bias]:
+    """The bias of each outcome, by its name."""
+    return {name: bias(cells, i, others) for i, name in enumerate(names)}
+
+
+def told(found: Mapping[str, Bias]) -> str:
+    """Biases in words."""
+    return ", ".join(f"{name} {b.value:+.4f} ± {b.error:.4f}" for name, b in found.items())
 
 
 def root_mean_square(gaps: Sequence[Tensor]) -> Tensor:
@@ -288,10 +313,19 @@ def gap_of(cells: Sequence[Counted], others: Sequence[Tensor]) -> float:
     return float(root_mean_square([c.taken.mean(0) - other for c, other in zip(cells, others, strict=True)]))
 
 
+def nulls(cells: Sequence[Counted], seed: int = 0) -> list[Float[Tensor, "d g 3"]]:
+    """`gaps` of each cell when as many functions are drawn from its predicted law, so many times."""
+    return [c.question.null(len(c.taken), DRAWS, seed + 10 * DRAWS * i) for i, c in enumerate(cells)]
+
+
+def quantile(null: Sequence[Float[Tensor, "d g 3"]]) -> float:
+    """The 99.9 % quantile of `gap` under `nulls`."""
+    return float(root_mean_square(null).quantile(QUANTILE))
+
+
 def gap_quantile(cells: Sequence[Counted], seed: int = 0) -> float:
     """The 99.9 % quantile of `gap` when as many functions are drawn from each predicted law."""
-    null = [c.question.null(len(c.taken), DRAWS, seed + 10 * DRAWS * i) for i, c in enumerate(cells)]
-    return float(root_mean_square(null).quantile(QUANTILE))
+    return quantile(nulls(cells, seed))
 
 
 @dataclass(frozen=True)
@@ -303,10 +337,28 @@ class Judgement:
 
     def words(self) -> tuple[str, ...]:
         """The criterion, and whether the case speaks for the ensemble: both posteriors beyond twice its threshold."""
-        told = ", ".join(f"{name} {value:.3g}" for name, value in self.others.items())
-        counts = all(self.criterion.refutes(value) for value in self.others.values())
-        verdict = "both are refuted" if counts else "not both are beyond twice the threshold: no evidence against them"
-        return f"{self.criterion}", f"the same gap for other laws: {told}; {verdict}"
+        found = ", ".join(f"{name} {value:.3g}" for name, value in self.others.items())
+        if not all(self.criterion.refutes(value) for value in self.others.values()):
+            verdict = "not both are beyond twice the threshold: no evidence against them"
+        else:
+            verdict = "both are refuted" + ("" if self.criterion.passes else ", and so is the ensemble")
+        return f"{self.criterion}", f"the same gap for other laws: {found}; {verdict}"
+
+
+def in_words(points: str, names: Sequence[str], biased: str) -> str:
+    """The criterion of a case at two widths, as its file has it.
+
+    Args:
+        points: what is asked. names: of the outcomes. biased: of which outcomes the bias is judged.
+    """
+    return (
+        f"at the wider width: (1) the root mean square, over cells, groups of three new {points}, and outcomes "
+        f"({', '.join(names)}), of share − probability is at most its 99.9 % quantile when as many functions are drawn "
+        "from each cell's predicted law, + b/width of the fit a + b/width over both widths (b < 0 counts as 0, at most "
+        f"the quantile itself); (2) the absolute mean of predicted − measured {biased}. The case speaks for the "
+        "ensemble only where the same gap of the NNGP posterior and of the NTK posterior exceeds twice the threshold "
+        "of (1)."
+    )
 
 
 def judged(name: str, narrow: Sequence[Counted], wide: Sequence[Counted], widths: tuple[int, int]) -> Judgement:

@@ -1,37 +1,52 @@
 """The predicted choice against "train m networks and count": their log scores on networks that neither has seen.
 
-Statements are those of the calibration: the sign at undecided test points, and which of two candidates is nearer. Both
-say a probability of each; the score is the mean log probability of what held-out networks did, in nats. A count of k
-among m says (k + a)/(m + 2a), with a = ½ (Jeffreys) or 1 (Laplace), as k may be 0.
+Statements are those of the calibration, the sign at test points and which of two candidates is nearer, and the choices
+of the coin and of the shortcut's grid. Each way says a probability of each; the score is the mean log probability of
+what held-out networks did, in nats. The signs are asked where the prediction itself leaves them open (`opened`): where
+it is sure, counting would score as well.
 """
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import hypergeom
 from torch import Tensor
 from tqdm import tqdm
 
 from ..plot import style
-from . import boolean, small_tasks
+from . import boolean, counting_choices, small_tasks
 from .boolean_tasks import boolean_task
 from .experiment import Config, Criterion, Outcome, experiment
+from .scores import (
+    CHEAPER,
+    COUNTED,
+    JUDGED,
+    REPEATS,
+    SMOOTHING,
+    SUREST,
+    either,
+    row,
+    score_of_counts,
+    seconds,
+    summary,
+)
 from .small_tasks import Task, descent, functions, opened, outcomes, probabilities
 
-SMOOTHING = {"Jeffreys": 0.5, "Laplace": 1.0}
-SUREST = 1e-4
-"""The prediction calls nothing more certain than this leaves."""
-COUNTED = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)
-JUDGED, CHEAPER, REPEATS = 50, 0.1, 3
 STEPS, FIRST_SEED = 150, 70_000
 PREDICTIVITY, AVAILABILITY = (1.0, 0.85), (0.5, 1.0, 2.0)
 TRAIN, TEST, NOISE = 24, 8, 6
+BOOLEAN, TWO_FEATURES = "Boolean tasks", "two features"
+OPENED = (
+    "Boolean tasks and two features: the signs are asked where the prediction leaves them open (`opened`); where it is "
+    "sure, counting would score as well"
+)
+COLOURS = (style.ORANGE, style.VERMILION)
+"""Of the smoothing rules."""
 FULL: dict[str, Any] = {"tasks": 11, "width": 1024, "pool": 200, "held out": 300}
 QUICK: dict[str, Any] = {"tasks": 4, "width": 256, "pool": 200, "held out": 100}
 
@@ -107,11 +122,11 @@ def makers() -> list[Callable[[], Task]]:
     draw=lambda outcome: draw(outcome),
 )
 def run(config: Config) -> Outcome:
-    """Four tasks with narrow networks by default; 11 with width 1024 in full."""
+    """Four tasks with narrow networks and three choices by default; 11 with width 1024 and 32 choices in full."""
     settings = FULL if config.full else QUICK
     chosen = makers()[: settings["tasks"]]
     rows = [measure(make(), settings, config) for make in tqdm(chosen, desc="tasks", disable=not config.progress)]
-    return reported(rows, settings)
+    return reported([*rows, *counting_choices.measured(config)], settings)
 
 
 def measure(task: Task, settings: dict[str, Any], config: Config) -> dict[str, Any]:
@@ -124,127 +139,122 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> dict[str, A
         fresh = task.limit
         return probabilities(task, small_tasks.law(task, fresh, descent(task, fresh, STEPS)))
 
-    pool, first = settings["pool"], FIRST_SEED + config.seed
-    done = outcomes(
-        task, functions(task, training, settings["width"], pool + settings["held out"], first, config.keep)
-    ).to(torch.float64)
+    pool, first = settings["pool"], config.first(FIRST_SEED)
+    values = functions(task, training, settings["width"], pool + settings["held out"], first, config.keep)
+    done = either(outcomes(task, values).to(torch.float64))
     seen, held = done[:pool], done[pool:]
-    said = predict()
-    by_network = log_score(said.clamp(SUREST, 1 - SUREST), held).mean(1)
-    counts = {rule: score_of_counts(seen, held, COUNTED, a) for rule, a in SMOOTHING.items()}
+    sizes = tuple(m for m in COUNTED if m <= pool)
+    counts = {rule: score_of_counts(seen.sum(0), pool, held, sizes, a) for rule, a in SMOOTHING.items()}
+    # As one would train to count: in float32.
+    single = replace(task, x=task.x.float(), y=task.y.float(), x_new=task.x_new.float())
 
     def train() -> Tensor:
-        return functions(task, training, settings["width"], JUDGED, first, None)
+        made = lambda width, seed: task.network(width, seed).float()  # noqa: E731
+        return functions(single, training, settings["width"], JUDGED, first, None, made)
 
-    return {
-        "task": task.name,
-        "statements": len(said),
-        "predicted": said,
-        "held_out": held.mean(0),
-        "score": float(by_network.mean()),
-        "score_error": float(by_network.std() / len(by_network) ** 0.5),
-        "counts": counts,
-        "seconds_to_predict": _seconds(predict, REPEATS),
-        "seconds_to_train": _seconds(train, REPEATS if config.full else 1),
-    }
-
-
-def _seconds(do: Callable[[], Any], repeats: int) -> float:
-    """CPU seconds, the median of so many warm runs: `do` has been done before."""
-    found = []
-    for _ in range(repeats):
-        start = time.process_time()
-        do()
-        found.append(time.process_time() - start)
-    return float(np.median(found))
-
-
-def log_score(p: Float[Tensor, " q"], done: Float[Tensor, "s q"]) -> Float[Tensor, "s q"]:
-    """log of the probability that was given to what happened, in nats."""
-    return done * p.log() + (1 - done) * (-p).log1p()
-
-
-def score_of_counts(
-    pool: Float[Tensor, "n q"], held: Float[Tensor, "s q"], sizes: tuple[int, ...], smoothing: float
-) -> Float[Tensor, " m"]:
-    """The mean log score of (k + a)/(m + 2a) on held-out outcomes, for each m, in expectation over which m networks of
-    the pool are counted: k is hypergeometric."""
-    hits, n = pool.sum(0).to(torch.int64).tolist(), len(pool)
-    scores = []
-    for m in sizes:
-        k = np.arange(m + 1)
-        yes = np.log((k + smoothing) / (m + 2 * smoothing))
-        weights = np.stack([hypergeom(n, total, m).pmf(k) for total in hits])
-        of_true, of_false = torch.from_numpy(weights @ yes), torch.from_numpy(weights @ yes[::-1])
-        share = held.mean(0)
-        scores.append((share * of_true + (1 - share) * of_false).mean())
-    return torch.stack(scores)
+    costs = seconds(predict, REPEATS), seconds(train, REPEATS if config.full else 1) / JUDGED
+    family = TWO_FEATURES if task.name.startswith("two features") else BOOLEAN
+    return row(family, task.name, either(predict()), held, counts, sizes, JUDGED, costs)
 
 
 def reported(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Outcome:
-    """Means over the tasks."""
-    score = float(np.mean([row["score"] for row in rows]))
-    error = float(np.sqrt(np.sum([row["score_error"] ** 2 for row in rows])) / len(rows))
-    counts = {rule: torch.stack([row["counts"][rule] for row in rows]).mean(0) for rule in SMOOTHING}
-    place = COUNTED.index(JUDGED)
-    best = max(float(found[place]) for found in counts.values())
-    ratio = sum(row["seconds_to_predict"] for row in rows) / sum(row["seconds_to_train"] for row in rows)
-    top = torch.stack(list(counts.values())).amax(0)
-    enough = [m for m, found in zip(COUNTED, top.tolist(), strict=True) if found >= score]
+    """Means over the tasks of the first case, and over each family of the second."""
+    first = summary([each for each in rows if each["family"] in (BOOLEAN, TWO_FEATURES)])
+    names = list(dict.fromkeys(each["family"] for each in rows))
+    families = {name: summary([each for each in rows if each["family"] == name]) for name in names}
     criteria = (
-        Criterion(f"mean log score less that of counting {JUDGED} networks", score - best, ">=", 0.0, exact=False),
-        Criterion(f"cost of a prediction over that of {JUDGED} networks", ratio, "<=", CHEAPER, exact=False),
+        Criterion(f"mean log score less that of counting {JUDGED} networks", first["ahead"], ">=", 0.0, exact=False),
+        Criterion(f"cost of a prediction over that of {JUDGED} networks", first["ratio"], "<=", CHEAPER, exact=False),
+        *(criterion for name, found in families.items() for criterion in _criteria(name, found)),
     )
     notes = (
-        f"mean log score {score:.4f} ± {error:.4f} nats (clustered by network); counting {JUDGED}: "
-        + ", ".join(f"{rule} {float(found[place]):.4f}" for rule, found in counts.items()),
-        f"counting reaches it with {enough[0]} networks"
-        if enough
-        else f"counting up to {COUNTED[-1]} never reaches it",
-        f"a prediction costs {ratio:.4f} of training {JUDGED} networks of width {settings['width']} (CPU seconds)",
-        *(_note(row) for row in rows),
+        f"Boolean tasks and two features: {_words(first)}; networks of width {settings['width']}",
+        *(f"{name}: {_words(found)}" for name, found in families.items()),
+        OPENED,
+        *(_note(each) for each in rows),
     )
-    numbers = {"settings": settings, "score": score, "error": error, "counts": counts, "ratio": ratio, "tasks": rows}
+    numbers = {"settings": settings, "first": first, "families": families, "tasks": rows}
     return Outcome(criteria, numbers, notes)
 
 
-def _note(row: dict[str, Any]) -> str:
-    place = COUNTED.index(JUDGED)
-    counted = max(float(found[place]) for found in row["counts"].values())
+def _criteria(name: str, found: dict[str, Any]) -> tuple[Criterion, Criterion]:
+    m = found["judged"]
+    ahead = f"{name}: mean log score less that of counting {m} networks"
+    cost = f"{name}: cost of a prediction over that of {m} networks"
     return (
-        f"{row['task']}: {row['statements']} statements, {row['score']:.3f} ± {row['score_error']:.3f}, counting "
-        f"{JUDGED}: {counted:.3f}; seconds to predict {row['seconds_to_predict']:.3f}, to train "
-        f"{row['seconds_to_train']:.2f}"
+        Criterion(ahead, found["ahead"], ">=", 0.0, exact=False),
+        Criterion(cost, found["ratio"], "<=", CHEAPER, exact=False),
+    )
+
+
+def _words(found: dict[str, Any]) -> str:
+    m = found["judged"]
+    counted = found["counts"][found["rule"]][found["sizes"].index(m)]
+    text = (
+        f"log score {found['score']:.4f} ± {found['error']:.4f} nats; counting {m} ({found['rule']}) "
+        f"{float(counted):.4f}; the difference {found['ahead']:+.4f} ± {found['ahead_error']:.4f}, network by network"
+    )
+    if found["equal"] is None:
+        text += f"; counting up to {found['sizes'][-1]} never scores as well"
+    else:
+        text += f"; counting {found['equal']} scores as well, at {1 / found['ratio_at_equal']:.3g} times the cost"
+    few = "" if m == JUDGED else f" (each cell has {found['networks']} networks, one of them held out)"
+    return f"{text}; a prediction costs {found['ratio']:.3g} of training {m} networks (CPU seconds){few}"
+
+
+def _note(each: dict[str, Any]) -> str:
+    m = each["judged"]
+    counted = max(float(found[each["sizes"].index(m)]) for found in each["counts"].values())
+    return (
+        f"{each['task']}: {each['statements']} statements, {each['score']:.3f} ± {each['score_error']:.3f}, counting "
+        f"{m}: {counted:.3f}; seconds to predict {each['seconds_to_predict']:.3f}, to train {m} "
+        f"{m * each['seconds_a_network']:.2f}"
     )
 
 
 def draw(outcome: Outcome) -> Figure:
-    """Left: score against the number of networks counted. Right: against CPU seconds, a task on average."""
-    numbers = outcome.numbers
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.6, 4.3), layout="constrained", sharey=True)
-    rows = numbers["tasks"]
-    predict, train = (float(np.mean([row[k] for row in rows])) for k in ("seconds_to_predict", "seconds_to_train"))
-    style.axes(
-        left,
-        xlabel="networks trained and counted, m",
-        ylabel="log score of a held-out network's choice (nats)",
-        title=f"Mean over {len(rows)} tasks",
-    )
-    style.axes(
-        right, xlabel="CPU seconds a task", title=f"A prediction costs {numbers['ratio']:.2g} of {JUDGED} networks"
-    )
-    for (rule, found), colour in zip(numbers["counts"].items(), (style.ORANGE, style.VERMILION), strict=True):
-        left.plot(COUNTED, style.array(found), "o-", ms=4, color=colour, label=f"counted, {rule}'s rule")
-        right.plot(np.array(COUNTED) * train / JUDGED, style.array(found), "o-", ms=4, color=colour)
-    score, error = numbers["score"], numbers["error"]
-    left.axhspan(score - 2 * error, score + 2 * error, color=style.BLUE, alpha=0.15, lw=0)
-    left.axhline(score, color=style.BLUE, lw=1.6, label="predicted (± 2 standard errors)")
+    """Above: the first case's score against the number of networks counted, and against CPU seconds. Below: the score
+    against the number of networks in each family."""
+    first, families = outcome.numbers["first"], outcome.numbers["families"]
+    lower = -(-len(families) // 3)
+    figure = plt.figure(figsize=(11.4, 4.4 + 3.3 * lower), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(4.4, 3.3 * lower), squeeze=False)[:, 0]
+    left, right = above.subplots(1, 2, sharey=True)
+    style.axes(left, title=f"Boolean tasks and two features, {first['tasks']} in all")
+    _draw_counts(left, first)
     left.axvline(JUDGED, color=style.BLACK, lw=0.8, ls=":")
-    right.errorbar(predict, score, yerr=2 * error, fmt="D", color=style.BLUE, ms=6, label="predicted")
-    right.text(predict, score, "  predicted", va="bottom", fontsize=9, color=style.BLUE)
-    left.set_xscale("log")
-    left.set_xticks([1, 2, 5, 10, 20, 50, 100, 200], ["1", "2", "5", "10", "20", "50", "100", "200"])
-    left.minorticks_off()
-    right.set_xscale("log")
     style.legend(left, loc="lower right")
+    _draw_costs(right, first)
+    for ax, (name, found) in zip(below.subplots(lower, 3, squeeze=False).flat, families.items(), strict=False):
+        up_to = f"counting up to {found['sizes'][-1]} never scores as well"
+        equal = f"counting {found['equal']} scores as well" if found["equal"] else up_to
+        style.axes(ax)
+        ax.set_title(f"{name}, {found['tasks']} in all:\n{equal}", fontsize=9.5)
+        _draw_counts(ax, found)
+    for ax in below.axes[len(families) :]:
+        ax.set_axis_off()
     return figure
+
+
+def _draw_counts(ax: Axes, found: dict[str, Any]) -> None:
+    style.axes(ax, xlabel="networks trained and counted, m", ylabel="log score (nats)")
+    for (rule, scores), colour in zip(found["counts"].items(), COLOURS, strict=True):
+        ax.plot(found["sizes"], style.array(scores), "o-", ms=4, color=colour, label=f"counted ({rule})")
+    score, error = found["score"], found["error"]
+    ax.axhspan(score - 2 * error, score + 2 * error, color=style.BLUE, alpha=0.15, lw=0)
+    ax.axhline(score, color=style.BLUE, lw=1.6, label="predicted (± 2 standard errors)")
+    ax.set_xscale("log")
+    ax.set_xticks([1, 2, 5, 10, 20, 50, 100, 200], ["1", "2", "5", "10", "20", "50", "100", "200"])
+    ax.set_xlim(0.9, 1.15 * found["sizes"][-1])
+    ax.minorticks_off()
+
+
+def _draw_costs(ax: Axes, found: dict[str, Any]) -> None:
+    title = f"A prediction costs {found['ratio']:.2g} of {found['judged']} networks"
+    style.axes(ax, xlabel="CPU seconds a task", title=title)
+    for scores, colour in zip(found["counts"].values(), COLOURS, strict=True):
+        ax.plot(np.array(found["sizes"]) * found["seconds_a_network"], style.array(scores), "o-", ms=4, color=colour)
+    predict, score = found["seconds_to_predict"], found["score"]
+    ax.errorbar(predict, score, yerr=2 * found["error"], fmt="D", color=style.BLUE, ms=6)
+    ax.text(predict, score, "  predicted", va="bottom", fontsize=9, color=style.BLUE)
+    ax.set_xscale("log")

@@ -4,6 +4,7 @@ In training the background tells the label in a share of the pictures. In new pi
 follows the object, the background, or in a group of pictures neither.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,12 @@ from ..plot import style
 from ..training.similar import similar
 from . import choice
 from .choice import Counted, Points, Question, question
-from .choice_picture import described, draw_groups
+from .choice_picture import below, described, draw_groups
 from .experiment import Config, Criterion, Outcome, experiment
 from .planted import DIGITS, EDGE, MIDDLE, SIDE, Planted, planted
 
 RULES = ("object", "background")
-OUTCOMES = (*RULES, "neither")
-COLOURS = (style.BLUE, style.VERMILION, style.BLACK)
+OUTCOMES = choice.outcomes(RULES)
 INITS = {
     "fully connected": Initialization(2.0, 0.1, "ntk"),
     "convolutional": Initialization(2.0, 0.0, "ntk"),
@@ -33,8 +33,6 @@ INITS = {
 PREDICTIVITIES = (0.7, 0.9, 1.0)
 TRAIN, NEW, GROUP = 60, 24, 3
 RATE, MOMENTUM, STEPS = 1.5, 0.9, 120
-BIAS = 0.03
-SEEDS = 100_000
 QUICK: dict[str, Any] = {
     "textures": [["grass", "brick"]],
     "widths": {"fully connected": [64, 128], "convolutional": [8, 16]},
@@ -45,6 +43,10 @@ FULL: dict[str, Any] = {
     "widths": {"fully connected": [128, 256], "convolutional": [32, 64]},
     "networks": {"fully connected": 80, "convolutional": 16},
 }
+
+
+CARRIED = (style.BLUE, style.VERMILION, style.ORANGE, style.BLACK)
+"""Of object, background, both, and neither."""
 
 
 def network(architecture: str, width: int, seed: int) -> nn.Module:
@@ -78,17 +80,13 @@ def cases() -> dict[str, Any]:
         "training": {"loss": "half_sse", "rate over 1/λ_max": RATE, "momentum": MOMENTUM, "steps": STEPS},
         "full": FULL,
         "quick": QUICK,
-        "between_first_seeds": SEEDS,
+        "between_first_seeds": choice.BETWEEN_CELLS,
         "samples": choice.SAMPLES,
         "null_draws": choice.DRAWS,
         "criterion": {
-            "bias": BIAS,
-            "in_words": "for each architecture, at the wider width: (1) the root mean square, over cells, groups of "
-            "three new pictures, and outcomes (object, background, neither), of share − probability is at most its "
-            "99.9 % quantile when as many functions are drawn from each cell's predicted law, + b/width of the fit "
-            "a + b/width over both widths (b < 0 counts as 0, at most the quantile itself); (2) the absolute mean of "
-            "predicted − measured of the background is below 0.03. The case speaks for the ensemble only where the "
-            "same gap of the NNGP posterior and of the NTK posterior exceeds twice the threshold of (1).",
+            "bias": choice.BIAS,
+            "in_words": "for each architecture, "
+            + choice.in_words("pictures", OUTCOMES, "of the background is below 0.03"),
         },
     }
 
@@ -120,7 +118,8 @@ def measure(settings: dict[str, Any], predictivities: tuple[float, ...], config:
             name = f"{architecture.replace(' ', '-')}_{'-'.join(textures)}_predictivity-{predictivity}"
             place = len(rows)
             for i, width in enumerate(settings["widths"][architecture]):
-                first, networks = SEEDS * (2 * place + i + 1) + config.seed, settings["networks"][architecture]
+                first = config.first(choice.BETWEEN_CELLS * (2 * place + i + 1))
+                networks = settings["networks"][architecture]
                 file = Path(f"{name}_width-{width}_networks-{networks}_seed-{first}.npz")
                 path = None if config.keep is None else config.keep / file
                 make = partial(network, architecture)
@@ -141,20 +140,21 @@ def measure(settings: dict[str, Any], predictivities: tuple[float, ...], config:
 
 
 def carried(data: Planted, asked: Question) -> dict[str, float]:
-    """The share of new pictures whose prediction is carried by training pictures that share the object, the background,
-    or neither with them (a picture of the other object on its background shares the background alone)."""
+    """The share of new pictures whose prediction is carried most by training pictures that share with them the object
+    alone, the background alone, both, or neither."""
     names = [f"{int(data.object[i])} {int(data.background[i])}" for i in asked.train]
     shares = similar(asked.points.pair.ntk, asked.train, asked.new, names, asked.y, asked.training).by()
-    counts = {"object": 0, "background": 0, "neither": 0}
-    for row, carrier in zip(asked.new.tolist(), shares.carriers, strict=True):
-        own_object, own_background = carrier.split()
-        if int(own_background) == int(data.background[row]):
-            counts["background"] += 1
-        elif int(own_object) == int(data.object[row]):
-            counts["object"] += 1
-        else:
-            counts["neither"] += 1
-    return {name: count / len(asked.new) for name, count in counts.items()}
+    return shared(data, asked.new.tolist(), [carrier.split() for carrier in shares.carriers])
+
+
+def shared(data: Planted, rows: Sequence[int], carriers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The share of rows that have the object, the background, both, or neither of what carries them."""
+    kinds = {(True, False): "object", (False, True): "background", (True, True): "both", (False, False): "neither"}
+    counts = dict.fromkeys(kinds.values(), 0)
+    for row, (own_object, own_background) in zip(rows, carriers, strict=True):
+        same = int(own_object) == int(data.object[row]), int(own_background) == int(data.background[row])
+        counts[kinds[same]] += 1
+    return {name: count / len(rows) for name, count in counts.items()}
 
 
 def _outcome(
@@ -169,15 +169,14 @@ def _outcome(
         found = judgement.criterion
         name = f"{architecture}: share − probability, root mean square"
         criteria.append(Criterion(name, found.at_wide, "<=", found.threshold, exact=False))
-        biases = {name: choice.bias(by_width[wide], i) for i, name in enumerate(OUTCOMES)}
+        biases = choice.biases(by_width[wide], OUTCOMES)
         bias = biases["background"]
         name = f"{architecture}: bias of the probability of the background"
-        criteria.append(Criterion(name, abs(bias.value), "<=", BIAS, exact=False))
-        told = ", ".join(f"{name} {b.value:+.4f} ± {b.error:.4f}" for name, b in biases.items())
+        criteria.append(Criterion(name, abs(bias.value), "<=", choice.BIAS, exact=False))
         notes += [
             *judgement.words(),
             f"{architecture}: bias, predicted − measured, ± its standard error clustered by network, "
-            f"{bias.networks} networks of width {wide}: {told}",
+            f"{bias.networks} networks of width {wide}: {choice.told(biases)}",
         ]
         laws[architecture] = {
             "bias": {name: vars(b) for name, b in biases.items()},
@@ -188,27 +187,41 @@ def _outcome(
         told = ", ".join(f"{name} {share:.2f}" for name, share in row["carried"].items())
         notes.append(
             f"{row['architecture']}, {' and '.join(row['textures'])}, background right in {row['predictivity']:.0%}: "
-            f"new pictures carried by training pictures of the same {told}"
+            f"new pictures carried most by training pictures with the same {told}"
         )
     return Outcome(tuple(criteria), {"settings": settings, "laws": laws, "rows": rows}, tuple(notes))
 
 
 def draw(outcome: Outcome) -> Figure:
-    """Above: the share of new pictures that follow the background, predicted and measured. Below: every group."""
+    """Above: the share of new pictures that follow the background, predicted and measured. Then every group. Below: by
+    which training pictures new ones are carried most."""
     rows = outcome.numbers["rows"]
-    figure, axes = plt.subplots(2, len(INITS), figsize=(9.6, 7.6), layout="constrained")
+    figure, axes = plt.subplots(3, len(INITS), figsize=(9.6, 12.6), layout="constrained", height_ratios=(1, 1.25, 0.8))
     for i, architecture in enumerate(INITS):
         own = [row for row in rows if row["architecture"] == architecture]
         _draw_shares(axes[0, i], architecture, own)
-        draw_groups(axes[1, i], own, outcome.numbers["laws"][architecture]["bias"], OUTCOMES, COLOURS)
+        draw_groups(axes[1, i], own, outcome.numbers["laws"][architecture]["bias"], OUTCOMES)
+        _draw_carried(axes[2, i], own)
     return figure
+
+
+def _draw_carried(ax: Axes, rows: list[dict[str, Any]]) -> None:
+    style.axes(ax, title="Carried most by training\npictures with the same", xlabel="share of new pictures")
+    places, left = range(len(rows)), [0.0] * len(rows)
+    for name, colour in zip(rows[0]["carried"], CARRIED, strict=True):
+        shares = [row["carried"][name] for row in rows]
+        ax.barh(places, shares, left=left, color=colour, label=name, height=0.7)
+        left = [a + b for a, b in zip(left, shares, strict=True)]
+    ax.set_yticks(list(places), [f"{', '.join(row['textures'])}\n{row['predictivity']:.0%}" for row in rows])
+    ax.invert_yaxis()
+    below(ax, 2)
 
 
 def _draw_shares(ax: Axes, architecture: str, rows: list[dict[str, Any]]) -> None:
     style.axes(
         ax,
         title=architecture,
-        xlabel="share of training pictures whose background tells the label",
+        xlabel="share of backgrounds that tell the label",
         ylabel="new pictures that follow the background",
         ylim=(-0.03, 1.03),
     )
@@ -222,4 +235,4 @@ def _draw_shares(ax: Axes, architecture: str, rows: list[dict[str, Any]]) -> Non
     ax.plot([], [], color=style.BLACK, lw=1.6, label="predicted")
     ax.errorbar([], [], [], fmt="o", color=style.BLACK, capsize=3, label="measured, ± 2 standard errors")
     ax.set_xticks(sorted({row["predictivity"] for row in rows}))
-    style.legend(ax, loc="upper left")
+    below(ax, 2)

@@ -7,38 +7,43 @@ Networks are trained at two rates, with momentum. At the fast one they leave the
 here, and the prediction fails: measured first, and kept. The gentle one was asked afterwards, as a case of its own.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..network.initialization import Initialization
 from ..plot import style
 from . import choice
-from .choice import Counted, Points, question
+from .choice import Counted, Points, Question, question
 from .choice_picture import draw_groups
 from .experiment import Config, Criterion, Outcome, experiment
-from .features import DIRECTIONS, NOISE, SPREAD, features
+from .features import DIRECTIONS, NOISE, SPREAD, Features, features
 
 RULES = ("core", "shortcut")
-OUTCOMES = (*RULES, "neither")
-COLOURS = (style.BLUE, style.VERMILION, style.BLACK)
+OUTCOMES = choice.outcomes(RULES)
 INIT = Initialization(2.0, 0.1, "ntk")
 CORE_PREDICTIVITY, CORE_AVAILABILITY = 0.9, 1.0
 PREDICTIVITIES = (0.6, 0.75, 0.9, 1.0)
 AVAILABILITIES = (0.5, 1.0, 2.0, 4.0)
 TRAIN, NEW, GROUP = 60, 30, 3
 MOMENTUM = 0.9
-BIAS = 0.03
-SEEDS = 100_000
+DARK = 0.3
+"""How far from ½ a share's colour is so dark that its number is white."""
 QUICK: dict[str, Any] = {"widths": [32, 64], "networks": 12}
 FAST, GENTLE = "fast", "gentle"
+DRAWN = (
+    "each cell of the grid has data of its own, drawn with the cell's number as seed: two cells differ by their draw, "
+    "too"
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,43 @@ ARMS = {
     FAST: Arm(1.5, 60, {"widths": [128, 256], "networks": 64}, 0),
     GENTLE: Arm(0.3, 300, {"widths": [256, 512], "networks": 64}, 1000),
 }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A predictivity and an availability of the shortcut; the cell's number is the seed of its data, too."""
+
+    number: int
+    predictivity: float
+    availability: float
+
+    @cached_property
+    def data(self) -> Features:
+        predictivity, availability = (CORE_PREDICTIVITY, self.predictivity), (CORE_AVAILABILITY, self.availability)
+        return features(predictivity, availability, TRAIN, NEW, self.number)
+
+    def points(self) -> Points:
+        return Points.of(network, INIT, self.data.x)
+
+    def question(self, points: Points, arm: str) -> Question:
+        data, how = self.data, ARMS[arm]
+        rules = {"core": data.core[data.new], "shortcut": data.shortcut[data.new]}
+        return question(points, data.train, data.y, data.new, rules, how.rate, MOMENTUM, how.steps, GROUP)
+
+    def trained(self, asked: Question, arm: str, settings: dict[str, Any], i: int, config: Config) -> Tensor:
+        """The outputs of its networks of the i-th width."""
+        width, networks = settings["widths"][i], settings["networks"]
+        first = config.first(choice.BETWEEN_CELLS * (ARMS[arm].first + 2 * self.number + i + 1))
+        path = None
+        if config.keep is not None:
+            place = f"predictivity-{self.predictivity}_availability-{self.availability}"
+            path = config.keep / f"{arm}_{place}_width-{width}_networks-{networks}_seed-{first}.npz"
+        return choice.trained(network, INIT, asked, width, networks, first, path, config.progress)
+
+
+def grid(predictivities: Sequence[float], availabilities: Sequence[float]) -> list[Cell]:
+    pairs = itertools.product(predictivities, availabilities)
+    return [Cell(number, *pair) for number, pair in enumerate(pairs)]
 
 
 def network(width: int, seed: int) -> nn.Module:
@@ -93,17 +135,12 @@ def cases(arm: str = FAST) -> dict[str, Any]:
         "training": {"loss": "half_sse", "rate over 1/λ_max": how.rate, "momentum": MOMENTUM, "steps": how.steps},
         "full": how.full,
         "quick": QUICK,
-        "between_first_seeds": SEEDS,
+        "between_first_seeds": choice.BETWEEN_CELLS,
         "samples": choice.SAMPLES,
         "null_draws": choice.DRAWS,
         "criterion": {
-            "bias": BIAS,
-            "in_words": "at the wider width: (1) the root mean square, over cells, groups of three new points, and "
-            "outcomes (core, shortcut, neither), of share − probability is at most its 99.9 % quantile when as many "
-            "functions are drawn from each cell's predicted law, + b/width of the fit a + b/width over both widths "
-            "(b < 0 counts as 0, at most the quantile itself); (2) the absolute mean of predicted − measured is below "
-            "0.03 for each outcome. The case speaks for the ensemble only where the same gap of the NNGP posterior and "
-            "of the NTK posterior exceeds twice the threshold of (1).",
+            "bias": choice.BIAS,
+            "in_words": choice.in_words("points", OUTCOMES, "is below 0.03 for each outcome"),
         },
     }
     if arm == GENTLE:
@@ -141,62 +178,52 @@ def measure(
 
     settings: {arm: {"widths": [narrow, wide], "networks": of each cell}}.
     """
-    grid = [(p, a) for p in predictivities for a in availabilities]
-    cells: dict[str, dict[int, list[Counted]]] = {
+    found: dict[str, dict[int, list[Counted]]] = {
         name: {width: [] for width in own["widths"]} for name, own in settings.items()
     }
-    for number, (predictivity, availability) in enumerate(tqdm(grid, desc="shortcut", disable=not config.progress)):
-        data = features((CORE_PREDICTIVITY, predictivity), (CORE_AVAILABILITY, availability), TRAIN, NEW, number)
-        points = Points.of(network, INIT, data.x)
-        rules = {"core": data.core[data.new], "shortcut": data.shortcut[data.new]}
+    cells = grid(predictivities, availabilities)
+    for cell in tqdm(cells, desc="shortcut", disable=not config.progress):
+        points = cell.points()
         for name, own in settings.items():
-            arm, networks = ARMS[name], own["networks"]
-            asked = question(points, data.train, data.y, data.new, rules, arm.rate, MOMENTUM, arm.steps, GROUP)
+            asked = cell.question(points, name)
             for i, width in enumerate(own["widths"]):
-                first = SEEDS * (arm.first + 2 * number + i + 1) + config.seed
-                path = None
-                if config.keep is not None:
-                    place = f"predictivity-{predictivity}_availability-{availability}"
-                    path = config.keep / f"{name}_{place}_width-{width}_networks-{networks}_seed-{first}.npz"
-                outputs = choice.trained(network, INIT, asked, width, networks, first, path, config.progress)
-                cells[name][width].append(Counted.of(asked, outputs))
-    arms = {name: _arm(name, grid, own, settings[name]["widths"]) for name, own in cells.items()}
+                found[name][width].append(Counted.of(asked, cell.trained(asked, name, own, i, config)))
+    arms = {name: _arm(name, cells, own, settings[name]["widths"]) for name, own in found.items()}
     criteria = tuple(criterion for found, _, _ in arms.values() for criterion in found)
-    notes = tuple(note for _, _, found in arms.values() for note in found)
+    notes = (*(note for _, _, found in arms.values() for note in found), DRAWN)
     return Outcome(
         criteria, {"settings": settings, "arms": {name: found for name, (_, found, _) in arms.items()}}, notes
     )
 
 
 def _arm(
-    name: str, grid: list[tuple[float, float]], cells: dict[int, list[Counted]], widths: Sequence[int]
+    name: str, grid: Sequence[Cell], cells: dict[int, list[Counted]], widths: Sequence[int]
 ) -> tuple[list[Criterion], dict[str, Any], list[str]]:
     """One arm's criteria, numbers, and notes."""
     narrow, wide = widths
     judgement = choice.judged("share − probability, root mean square", cells[narrow], cells[wide], (narrow, wide))
-    biases = {outcome: choice.bias(cells[wide], i) for i, outcome in enumerate(OUTCOMES)}
+    biases = choice.biases(cells[wide], OUTCOMES)
     gap = judgement.criterion
     criteria = [
         Criterion(f"{name}: share − probability, root mean square", gap.at_wide, "<=", gap.threshold, exact=False),
         *(
-            Criterion(f"{name}: bias of the probability of {outcome}", abs(b.value), "<=", BIAS, exact=False)
+            Criterion(f"{name}: bias of the probability of {outcome}", abs(b.value), "<=", choice.BIAS, exact=False)
             for outcome, b in biases.items()
         ),
     ]
     total = sum(len(cell.taken) for cell in cells[wide])
-    told = ", ".join(f"{outcome} {b.value:+.4f} ± {b.error:.4f}" for outcome, b in biases.items())
     notes = [
         *(f"{name}: {words}" for words in judgement.words()),
         f"{name}: bias, predicted − measured, ± its standard error by network, {total} networks of width {wide}: "
-        + told,
+        + choice.told(biases),
     ]
     numbers = {
         "bias": {outcome: vars(b) for outcome, b in biases.items()},
         "gap": {"narrow": gap.at_narrow, "wide": gap.at_wide, "quantile": gap.quantile},
         "other_laws": judgement.others,
         "cells": [
-            {"predictivity": p, "availability": a, **cell.numbers()}
-            for (p, a), cell in zip(grid, cells[wide], strict=True)
+            {"predictivity": place.predictivity, "availability": place.availability, **cell.numbers()}
+            for place, cell in zip(grid, cells[wide], strict=True)
         ],
     }
     return criteria, numbers, notes
@@ -205,14 +232,16 @@ def _arm(
 def draw(outcome: Outcome) -> Figure:
     """An arm a row: the share of new points that follow the shortcut, predicted and measured; every group."""
     arms = outcome.numbers["arms"]
-    figure, axes = plt.subplots(len(arms), 3, figsize=(14.0, 4.2 * len(arms)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(len(arms), 3, figsize=(14.4, 4.9 * len(arms)), layout="constrained", squeeze=False)
     for row, (name, found) in zip(axes, arms.items(), strict=True):
         rate = f"{name} rate, {ARMS[name].rate:g}/λ_max"
         for ax, kind in zip(row, ("predicted", "measured"), strict=False):
             image = _draw_map(ax, found["cells"], f"agreement_{kind}", f"{kind.capitalize()}, {rate}")
+        # Below: beside the maps, its label would stand at the third panel's.
         label = "share of new points that follow the shortcut"
-        figure.colorbar(image, ax=row[:2].tolist(), label=label, shrink=0.85, pad=0.02)
-        draw_groups(row[2], found["cells"], found["bias"], OUTCOMES, COLOURS)
+        figure.colorbar(image, ax=row[:2].tolist(), label=label, location="bottom", shrink=0.5, pad=0.02, aspect=40)
+        draw_groups(row[2], found["cells"], found["bias"], OUTCOMES, f", {rate}")
+    figure.suptitle("Each cell of a map has data of its own draw; cells differ by that, too", fontsize=10)
     return figure
 
 
@@ -227,7 +256,8 @@ def _draw_map(ax: Axes, cells: list[dict[str, Any]], key: str, title: str) -> An
     image = ax.imshow(values.numpy(), cmap=style.DIVERGING, vmin=0, vmax=1, origin="lower", aspect="auto")
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9)
+            colour = "white" if abs(value - 0.5) > DARK else style.BLACK
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
     ax.set_xticks(range(len(columns)), [f"{column:g}" for column in columns])
     ax.set_yticks(range(len(rows)), [f"{row:g}" for row in rows])
     return image

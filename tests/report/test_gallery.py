@@ -51,6 +51,7 @@ def test_the_page_shows_failures_as_failures(tmp_path):
     assert "FAILS" in page
     told = (tmp_path / "README.md").read_text()
     assert "1 passed in full, 0 reported by a short run, 2 failed; not run: risk" in told
+    assert "| [circle](#circle) | a claim | failed | 1 of 2 criteria hold |" in told
     assert "| a rate | 1 | <= 2 | **FAILS** |" in told
     assert "It ended in an error: DataError: <the cause>" in told
 

@@ -57,7 +57,7 @@ class Record:
     def write(self, folder: Path) -> Path:
         """Writes NAME.json; what lay there is replaced whole."""
         fields = {name: getattr(self, name) for name in FIELDS}
-        return write(folder / f"{self.name}.json", json.dumps(plain(fields), indent=1))
+        return write(folder / f"{self.name}.json", json.dumps(plain(fields), separators=(",", ":")))
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -89,6 +89,7 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
             "words": WORDS[record.state],
             "criteria": [] if record.outcome is None else record.outcome["criteria"],
             "notes": [] if record.outcome is None else record.outcome["notes"],
+            "held": _held(record),
             "svg": _figure(folder / f"{record.name}.svg", record),
         }
         for record in found
@@ -98,6 +99,13 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
     told = {"sections": sections, "missing": missing, "count": count, "version": __version__}
     write(folder / "README.md", TEMPLATES.get_template("gallery.md").render(title=TITLE, **told))
     return write(folder / "index.html", TEMPLATES.get_template("gallery.html").render(title=TITLE, **told))
+
+
+def _held(record: Record) -> str:
+    if record.outcome is None:
+        return "an error"
+    holds = [each["holds"] for each in record.outcome["criteria"]]
+    return f"{sum(holds)} of {len(holds)} criteria hold"
 
 
 def _figure(path: Path, record: Record) -> str:

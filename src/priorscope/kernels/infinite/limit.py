@@ -148,7 +148,7 @@ class Limit:
         gram = x2 is None
         a = _points(x1)
         b = a if x2 is None else _points(x2)
-        graph = self._watched(a)
+        graph = self.watched(a)
         if self._differentiable(a, b):
             self._path = "plain torch: gradients are asked for"
             return _between(self._through(graph, data_of(leaves(a), leaves(b), gram)).end, gram)
@@ -199,13 +199,13 @@ class Limit:
     def diagonals(self, x: Inputs) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """NNGP and NTK of each point with itself."""
         points = _points(x)
-        graph = self._watched(points)
+        graph = self.watched(points)
         with torch.set_grad_enabled(self._differentiable(points, points)):
             return self._diagonals(graph, points)
 
     def outputs(self, x: Inputs) -> int | None:
         """The number of outputs that the module has on such inputs; None where it does not return one tensor."""
-        output = self._watched(_points(x)).output
+        output = self.watched(_points(x)).output
         if not isinstance(output, Ref):
             return None
         shape: Any = output.node.shape
@@ -251,7 +251,8 @@ class Limit:
             self._warn_of_few_heads()
             self._warn_of_few_channels()
 
-    def _watched(self, x: Inputs) -> Graph:
+    def watched(self, x: Inputs) -> Graph:
+        """What one run of the module does, on a few of these points."""
         # Anew at every call: what the module does may hang on attributes that change in between.
         repeated = torch.arange(WATCHED_POINTS) % count(x)
         example = tree_map(lambda leaf: leaf.detach()[repeated.to(leaf.device)], x)

@@ -1,0 +1,297 @@
+"""`finite_width`: mean and variance of the kernels that networks of a module's own widths have before any training."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ....data.inputs import Inputs, check_inputs, leaves
+from ....errors import DataError, MemoryBudgetError, NotCoveredError, PriorscopeWarning, RatesError
+from ....linalg.products import HomogeneousProducts, Pairs, Products, SmoothProducts, jumps
+from ....network.function import check_module
+from ....network.initialization import Initialization
+from ....network.watching import Graph, Ref
+from ....network.weights import layers_with_a_law
+from ....results import Result
+from ..check import is_uniform
+from ..forms import Sides, recognised
+from ..fusion import Fused
+from ..limit import Limit
+from ..moments import Moments, Refused
+from ..propagate import propagate
+from ..start import data_of
+from ..tiles import check_memory
+from .chain import Chain, Link, read_chain
+from .recursion import Expansion
+
+PRECISION = 1e-6
+"""Of the limit that the expansion finds on its way, against that of `infinite_width`."""
+CLOSE = 1e-6
+"""1 − ρ² below which two points are too nearly on one line for a function with a kink."""
+BYTES_OF_A_PAIR = 8000
+LARGE = 0.5
+"""Relative variance of the kernels beyond which terms of order 1/width² are no longer small."""
+
+
+@dataclass(frozen=True)
+class FiniteWidthKernels(Result):
+    """What networks of real widths do before any training, on n points, to first order in 1/width.
+
+    Over networks drawn from the initialisation: E[f] = 0, E[f(x) f(x')] = nngp + nngp_correction, E[Θ̂(x, x')] = ntk +
+    ntk_correction, Θ̂ a network's own tangent kernel, the mean over its outputs. Given the units below it, an output is
+    Gaussian with one covariance Ĝ for all outputs, E[Ĝ] = E[f f]; nngp_variance = Var[Ĝ(x, x')], ntk_variance =
+    Var[Θ̂(x, x')].
+
+    widths: of the hidden layers, upwards. outputs: that the tangent kernel is the mean of.
+    """
+
+    nngp: Float[Tensor, "n n"]
+    ntk: Float[Tensor, "n n"]
+    nngp_correction: Float[Tensor, "n n"]
+    ntk_correction: Float[Tensor, "n n"]
+    nngp_variance: Float[Tensor, "n n"]
+    ntk_variance: Float[Tensor, "n n"]
+    widths: tuple[int, ...]
+    outputs: int
+
+    @property
+    def mean(self) -> Float[Tensor, " n"]:
+        """E[f]: 0, exactly, at every width."""
+        return torch.zeros_like(self.nngp[0])
+
+    @property
+    def covariance(self) -> Float[Tensor, "n n"]:
+        """E[f f] with its correction: of one output over networks."""
+        return self.nngp + self.nngp_correction
+
+    @property
+    def variance(self) -> Float[Tensor, " n"]:
+        """The covariance's diagonal."""
+        return self.covariance.diagonal()
+
+    @property
+    def kurtosis(self) -> Float[Tensor, " n"]:
+        """Excess kurtosis E[f⁴]/E[f²]² − 3 of an output over networks: 3 Var[Ĝ]/K² to first order, 0 for a Gaussian."""
+        return 3 * self.nngp_variance.diagonal() / self.nngp.diagonal().square()
+
+
+def finite_width(
+    model: nn.Module, init: Initialization | None = None, rates: Any = None, *, memory: int | None = None
+) -> "FiniteWidth":
+    """Corrections of order 1/width to a fully connected network's kernels, at the module's own widths, before training.
+
+    From layer to layer, given the units below: G' = σ_b² + σ_w²/n Σ_i φ_i φ_i, Θ' = c_b + 1/n Σ_i (c_w n φ_i φ_i +
+    σ_w² φ'_i φ'_i Θ_ii). With s = (G, Θ) and F its map at infinite width: Cov s' = F' Cov(s) F'ᵀ + Cov_K(one unit)/n,
+    E s' = F(E s) + ½ F'':Cov(s) + σ_w² Σ_γδ H_γδ E[∂_γ ∂_δ φ'φ'] for Θ', where H is the part of Θ_ii that hangs on the
+    unit's own value. Widths of hidden layers may differ; each enters with its own 1/n.
+
+    Args:
+        model: linear layers with pointwise functions between them, (n, features) -> (n, outputs); what is done to the
+            data before the first of them is done to the data. Its weights are not used.
+        init: the law of the weights, taken as Gaussian; None: `Initialization.torch_default()`.
+        rates: {parameter name: c}, an Initialization or a limit; None: those of `init`.
+        memory: bytes that a call may take, 1 GiB by default.
+
+    Returns:
+        A FiniteWidth: called with x, of n points, it gives FiniteWidthKernels, whose matrices are (n, n).
+
+    Raises:
+        ModelError: what is no working module.
+        RatesError: rates that are missing or unknown, or an `init` that is no Initialization.
+        NotCoveredError: at a call: a module that is no such chain; a function that is neither smooth (four derivatives
+            of φ' by autograd) nor of two straight sides that meet at 0 (ReLU, leaky ReLU, |x|); for the latter, also
+            a point at which a layer's variance is 0, and two points on one line.
+        MemoryBudgetError: at a call whose points do not fit.
+
+    Warns:
+        PriorscopeWarning: kernels that vary so strongly that 1/width² counts; weights that were drawn uniformly.
+
+    What is left out is of order 1/width² and grows with depth: trust the corrections where depth/width is small. For
+    ReLU at two points an angle θ apart, also where 1/width is small against θ.
+
+    Source: Yaida 2019 (1910.00019); Roberts, Yaida and Hanin 2022 (2106.10165), chapters 4 and 8; Guillen, Misof and
+    Gerken 2025 (2508.11522).
+
+    The tangent kernel of a ReLU network has no correction where a point meets itself:
+
+    >>> model = nn.Sequential(nn.Linear(2, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 1))
+    >>> init = Initialization(2.0, 0.1, "ntk")
+    >>> found = finite_width(init.apply_(model, seed=0), init)(torch.eye(2))
+    >>> bool((found.ntk_correction.diagonal().abs() < 1e-5).all()), bool(found.ntk_correction[0, 1].abs() > 1e-3)
+    (True, True)
+    """
+    init = Initialization.torch_default() if init is None else init
+    if not isinstance(init, Initialization):
+        raise RatesError("init", f"is a {type(init).__name__}", "Give an Initialization")
+    return FiniteWidth(Limit(check_module(model), init, rates), check_memory(memory))
+
+
+class FiniteWidth:
+    """A module's finite-width corrections, for any points; watches a run at every call."""
+
+    def __init__(self, limit: Limit, memory: int):
+        self.limit, self.memory = limit, memory
+
+    def __call__(self, x: Inputs) -> FiniteWidthKernels:
+        """The corrections at n points x, (n, *shape)."""
+        x = check_inputs(x, "x")
+        with torch.no_grad():
+            limit = self.limit.both(x, None)
+            graph = self.limit.watched(x)
+            chain = read_chain(graph, self.limit.law)
+            self._check_memory(len(limit.nngp))
+            first = self._first(graph, chain, x)
+            found = expand(first, chain.links)
+        result = _on_matrices(found, limit.nngp, limit.ntk, chain)
+        self._warn(result)
+        return result
+
+    def _first(self, graph: Graph, chain: Chain, x: Inputs) -> Moments:
+        """G and Θ at the first linear layer, where they are not random."""
+        double = [leaf.double() if leaf.is_floating_point() else leaf for leaf in leaves(x)]
+        return propagate(Graph(graph.nodes, Ref(chain.first)), self.limit.law, data_of(double, double, True)).end
+
+    def _check_memory(self, n: int) -> None:
+        need = BYTES_OF_A_PAIR * n * (n + 1) // 2
+        if need > self.memory:
+            cause = f"take about {need} bytes for {n} points, more than memory={self.memory}"
+            raise MemoryBudgetError("finite-width corrections", cause, "Give more memory=, or fewer points at once")
+
+    def _warn(self, result: FiniteWidthKernels) -> None:
+        init, layers = self.limit.law.init, [layer for _, layer in layers_with_a_law(self.limit.model)]
+        if any(is_uniform(layer, init) for layer in layers[1:]):
+            warnings.warn(
+                "the weights were drawn uniformly: corrections of order 1/width are those of Gaussian weights. Draw "
+                "them with init.apply_(model, seed).",
+                PriorscopeWarning,
+                stacklevel=3,
+            )
+        spread = float((result.nngp_variance.diagonal() / result.nngp.diagonal().square()).nan_to_num().max())
+        if spread > LARGE:
+            warnings.warn(
+                f"networks' own kernels vary by {spread:.2g} of their squares at widths {result.widths}: to first "
+                "order in 1/width this says little. Take wider or fewer layers, or sample networks.",
+                PriorscopeWarning,
+                stacklevel=3,
+            )
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """Matrices (n, n) of the last layer, of G and of Θ."""
+
+    nngp: Tensor
+    ntk: Tensor
+    nngp_correction: Tensor
+    ntk_correction: Tensor
+    nngp_variance: Tensor
+    ntk_mean_variance: Tensor
+    ntk_own_variance: Tensor
+
+
+def expand(first: Moments, links: tuple[Link, ...]) -> Expanded:
+    """The expansion through all layers, at every pair of points."""
+    n = len(first.nngp)
+    rows, columns = torch.triu_indices(n, n, 1)
+    twins = _coinciding(first)
+    apart = ~twins[rows, columns]
+    rows, columns = rows[apart], columns[apart]
+    # A point alone is one of a pair with an imaginary other, at a right angle, which nothing of it hangs on.
+    points = torch.arange(n)
+    left, right = torch.cat([points, rows]), torch.cat([points, columns])
+    state = Expansion.at_first(_limits(first, n, rows, columns))
+    for link in links:
+        state = state.after(link.layer, _products(link, _pairs(state, n, left, right)))
+    return _matrices(state, n, rows, columns, twins)
+
+
+def _limits(first: Moments, n: int, rows: Tensor, columns: Tensor) -> Float[Tensor, "p 6"]:
+    k, theta = first.nngp.double(), first.tangent.double()
+    v, t, nothing = k.diagonal(), theta.diagonal(), torch.zeros(n, dtype=torch.float64)
+    alone = torch.stack([v, nothing, v, t, nothing, t], 1)
+    pairs = [m[i, j] for m in (k, theta) for i, j in ((rows, rows), (rows, columns), (columns, columns))]
+    return torch.cat([alone, torch.stack(pairs, 1)])
+
+
+def _pairs(state: Expansion, n: int, left: Tensor, right: Tensor) -> Pairs:
+    """Every point's variance once; the imaginary others, after them, have their own."""
+    v1, k, v2 = state.limit[:, :3].T
+    right = torch.cat([torch.arange(n, 2 * n), right[n:]])
+    scale = (v1 * v2).sqrt()
+    correlations = torch.where(scale > 0, k / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
+    return Pairs(torch.cat([v1[:n], v2[:n]]), left, right, correlations)
+
+
+def _products(link: Link, pairs: Pairs) -> Products:
+    if link.function is None:
+        return SmoothProducts(lambda z: z * 1.0, pairs)
+    try:
+        form = recognised(link.function)
+        if isinstance(form, Sides) and form.degree == 1:
+            return _straight_sides(form, link, pairs)
+        return _smooth(link.function, link, pairs)
+    except Refused as refused:
+        raise NotCoveredError(link.place, refused.cause, refused.remedy) from None
+
+
+def _straight_sides(form: Sides, link: Link, pairs: Pairs) -> HomogeneousProducts:
+    if not bool((pairs.variances > 0).all()):
+        cause = "has a kink at 0, where a point's values all are: no expansion in 1/width"
+        raise NotCoveredError(link.place, cause, "Give a bias variance above 0, leave the point out, or take tanh")
+    close = (1 - pairs.correlations.square() < CLOSE).nonzero()[:, 0]
+    if len(close):
+        i, j = int(pairs.rows[close[0]]), int(pairs.columns[close[0]])
+        cause = f"has a kink, and points {i} and {j} are (nearly) on one line: no expansion in 1/width"
+        raise NotCoveredError(link.place, cause, "Leave one of them out, give a bias variance above 0, or take tanh")
+    return HomogeneousProducts(form.left, form.right, pairs)
+
+
+def _smooth(function: Fused, link: Link, pairs: Pairs) -> SmoothProducts:
+    places = function.kinks(float(pairs.variances.max()))
+    try:
+        kinks = jumps(function, places)
+        if not kinks:
+            return SmoothProducts(function, pairs)
+    except RuntimeError as error:
+        cause = f"has too few derivatives ({error})"
+        raise NotCoveredError(link.place, cause, "Use a smooth function written in torch") from error
+    cause = f"has a kink or a jump of a derivative at {kinks[0]:.4g}: no expansion in 1/width is known"
+    raise NotCoveredError(link.place, cause, "Take a smooth function, or ReLU, leaky ReLU or the absolute value")
+
+
+def _coinciding(first: Moments) -> Tensor:
+    """Points that are the same, as (n, n) booleans: their gap is 0."""
+    return first.gap.double() <= 1e-15 * first.nngp.double().diagonal().abs().max()
+
+
+def _matrices(state: Expansion, n: int, rows: Tensor, columns: Tensor, twins: Tensor) -> Expanded:
+    same = twins.to(torch.int8).argmax(1)  # the first point that each one equals
+
+    def matrix(entries: Tensor) -> Tensor:
+        out = torch.zeros(n, n, dtype=torch.float64)
+        out[rows, columns] = out[columns, rows] = entries[n:, 1]
+        out.diagonal().copy_(entries[:n, 0])
+        return torch.where(twins, out.diagonal()[same][:, None], out)
+
+    variances = state.covariance.diagonal(dim1=1, dim2=2)
+    parts = (state.limit[:, :3], state.limit[:, 3:], state.shift[:, :3], state.shift[:, 3:])
+    spread = (variances[:, :3], variances[:, 3:], state.shared.sum(2))
+    return Expanded(*map(matrix, (*parts, *spread)))
+
+
+def _on_matrices(found: Expanded, nngp: Tensor, ntk: Tensor, chain: Chain) -> FiniteWidthKernels:
+    for mine, exact in ((found.nngp, nngp), (found.ntk, ntk)):
+        scale = exact.double().abs().max().clamp_min(1e-300)
+        single = 1e-3 if exact.dtype == torch.float32 else PRECISION
+        error = float((mine - exact.double()).abs().max() / scale)
+        if not error < single:
+            cause = f"miss the limit by {error:.2g} of its size: a function too steep for their series"
+            raise NotCoveredError("finite-width corrections", cause, "Make inputs or weight variances smaller")
+    correct = (found.nngp_correction, found.ntk_correction, found.nngp_variance)
+    ntk_variance = found.ntk_mean_variance + found.ntk_own_variance / chain.outputs
+    widths = tuple(link.layer.width for link in chain.links)
+    like = [part.to(nngp) for part in (*correct, ntk_variance)]
+    return FiniteWidthKernels(nngp, ntk, *like, widths, chain.outputs)

@@ -5,9 +5,9 @@ at 0 (ReLU): derivatives are moved to the density, whose polynomials are integra
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ ORDER = 5
 STRIDE = 2
 """Of the nodes of `linalg.quadrature`, which serve functions with 1024 terms."""
 POINTS_AT_ONCE = 64
-NUMBERS_AT_ONCE = 2**21
-ANGLES, RADII = 16, 8
+NUMBERS_AT_ONCE = 2**17
+ENOUGH = 1e-9
+ANGLES = 16
 STEPS_ASIDE, JUMP = 1e-7, 1e-5
 
 
@@ -49,11 +50,23 @@ class Pairs(NamedTuple):
     correlations: Float[Tensor, " p"]
 
 
-class Products(Protocol):
-    """What both kinds of functions answer."""
+@runtime_checkable
+class Means(Protocol):
+    """What is asked of some of the pairs."""
 
     def mean(self, first: Term, second: Term) -> Float[Tensor, " p"]:
         """E[first(u) second(w)] of every pair."""
+        ...
+
+
+@runtime_checkable
+class Products(Protocol):
+    """What both kinds of functions answer."""
+
+    pairs: Pairs
+
+    def parts(self) -> Iterator[Means]:
+        """All pairs in their order, so many at once as memory allows."""
         ...
 
 
@@ -88,7 +101,10 @@ def jumps(function: Function, places: list[float], order: int = ORDER) -> list[f
 
 
 class SmoothProducts:
-    """Means of products of a smooth function, with as many Hermite coefficients as the pairs need."""
+    """Products of a smooth function, with as many Hermite coefficients as the pairs need.
+
+    error: what the coefficients leave out, relative to the largest mean square, at most.
+    """
 
     def __init__(self, function: Function, pairs: Pairs):
         self.pairs = pairs
@@ -98,27 +114,20 @@ class SmoothProducts:
         factorials = torch.tensor([math.factorial(k) for k in range(ORDER + 1)], dtype=torch.float64)
         self._taylor = torch.cat(blocks, 1) / factorials[:, None, None]
         self._density = STRIDE * STEP * torch.exp(-z.square() / 2) / (2 * torch.pi) ** 0.5
-        self._series: dict[Term, Tensor] = {}
-        self._means: dict[tuple[Term, Term], Tensor] = {}
+        self._found: dict[Term, Tensor] = {}
         self.terms, self.error = self._enough()
 
-    def mean(self, first: Term, second: Term) -> Float[Tensor, " p"]:
-        """E[first(u) second(w)] of every pair."""
-        if (first, second) not in self._means:
-            self._means[first, second] = self._mean(first, second)
-        return self._means[first, second]
-
-    def _mean(self, first: Term, second: Term) -> Tensor:
-        a, b = self._coefficients(first), self._coefficients(second)
-        powers = torch.arange(self.terms, dtype=torch.float64)
+    def parts(self) -> Iterator[Means]:
+        """All pairs in their order."""
         step = max(1, NUMBERS_AT_ONCE // self.terms)
-        parts = zip(*(one.split(step) for one in self.pairs[1:]), strict=True)
-        return torch.cat([(a[i] * b[j] * rho[:, None] ** powers).sum(1) for i, j, rho in parts])
+        for rows, columns, rho in zip(*(one.split(step) for one in self.pairs[1:]), strict=True):
+            yield _SmoothMeans(self, rows, columns, rho[:, None] ** torch.arange(self.terms, dtype=torch.float64))
 
-    def _coefficients(self, term: Term) -> Float[Tensor, "n terms"]:
-        if term not in self._series:
-            self._series[term] = self._values(term) @ _nodes(self.terms)
-        return self._series[term]
+    def coefficients(self, term: Term) -> Float[Tensor, "n terms"]:
+        """Of a term's Hermite series, at every variance."""
+        if term not in self._found:
+            self._found[term] = self._values(term) @ _nodes(self.terms)
+        return self._found[term]
 
     def _values(self, term: Term) -> Float[Tensor, "n nodes"]:
         """∂ᵖ(φⁱ φ'ʲ) at the nodes, from products of Taylor series."""
@@ -128,85 +137,108 @@ class SmoothProducts:
         product = torch.zeros_like(value)
         product[0] = 1.0
         for factor in [value] * term.values + [slope] * term.slopes:
-            product = torch.stack(
-                [sum((product[k] * factor[m - k] for k in range(m + 1)), start=0.0) for m in range(p + 1)]
-            )
+            product = torch.stack([(product[: m + 1] * factor[: m + 1].flip(0)).sum(0) for m in range(p + 1)])
         return math.factorial(p) * product[p]
 
     def _enough(self) -> tuple[int, float]:
-        """How many coefficients, and what they leave out of the probes' means at most, relative to their squares."""
+        """How many coefficients, and what they leave out."""
         far = self.pairs.correlations.abs()
-        error = 0.0
+        values = [self._values(probe) for probe in PROBES]
         for terms in TERMS:
             error = 0.0
-            for probe in PROBES:
-                values = self._values(probe)
-                squares = values.square() @ self._density
-                rest = (squares - (values @ _nodes(terms)).square().sum(1)).abs()
+            for one in values:
+                squares = one.square() @ self._density
+                rest = (squares - (one @ _nodes(terms)).square().sum(1)).abs()
                 left = far**terms * (rest[self.pairs.rows] * rest[self.pairs.columns]).sqrt()
                 error = max(error, float((left / squares.max().clamp_min(1e-300)).max()))
-            if error <= 1e-12:
+            if error <= ENOUGH:
                 break
         return terms, error
 
 
+class _SmoothMeans:
+    def __init__(self, products: SmoothProducts, rows: Tensor, columns: Tensor, powers: Tensor):
+        self.products, self.rows, self.columns, self.powers = products, rows, columns, powers
+        self._first: dict[Term, Tensor] = {}
+        self._second: dict[Term, Tensor] = {}
+
+    def mean(self, first: Term, second: Term) -> Float[Tensor, " p"]:
+        if first not in self._first:
+            self._first[first] = self.products.coefficients(first)[self.rows] * self.powers
+        if second not in self._second:
+            self._second[second] = self.products.coefficients(second)[self.columns]
+        return torch.einsum("pt,pt->p", self._first[first], self._second[second])
+
+
 class HomogeneousProducts:
-    """Means of products of φ(x) = right·x above 0 and left·|x| below it; no variance is 0, no correlation ±1."""
+    """Products of φ(x) = right·x above 0 and left·|x| below it; no variance is 0, no correlation ±1."""
 
     def __init__(self, left: float, right: float, pairs: Pairs):
         self.left, self.right, self.pairs = left, right, pairs
-        self._means: dict[tuple[Term, Term], Tensor] = {}
 
-    def mean(self, first: Term, second: Term) -> Float[Tensor, " p"]:
-        """E[first(u) second(w)] of every pair; derivatives in the sense of distributions."""
-        if (first, second) not in self._means:
-            step = max(1, NUMBERS_AT_ONCE // (4 * ANGLES * RADII))
-            parts = zip(*(one.split(step) for one in self.pairs[1:]), strict=True)
-            self._means[first, second] = torch.cat([self._mean(first, second, *part) for part in parts])
-        return self._means[first, second]
+    def parts(self) -> Iterator[Means]:
+        """All pairs in their order."""
+        step = max(1, NUMBERS_AT_ONCE // (16 * ANGLES))
+        for rows, columns, rho in zip(*(one.split(step) for one in self.pairs[1:]), strict=True):
+            deviations = (self.pairs.variances[places].sqrt() for places in (rows, columns))
+            yield _HomogeneousMeans(self.left, self.right, *deviations, rho)
 
-    def _mean(self, first: Term, second: Term, rows: Tensor, columns: Tensor, rho: Tensor) -> Tensor:
-        """u = σ1 r cos t, w = σ2 r cos(t − θ), cos θ = ρ, on the four arcs on which neither changes its sign."""
-        sigma1, sigma2 = (self.pairs.variances[places].sqrt()[:, None, None] for places in (rows, columns))
-        cosine, sine = (one[:, None, None] for one in (rho, (1 - rho.square()).sqrt()))
+
+class _HomogeneousMeans:
+    """u = σ1 r cos t, w = σ2 r cos(t − θ), cos θ = ρ, on the two arcs of a half circle on which neither changes its
+    sign; the other half has both signs turned. Derivatives go to the density, by parts: in the sense of distributions.
+    """
+
+    def __init__(self, left: float, right: float, sigma1: Tensor, sigma2: Tensor, rho: Tensor):
+        self.left, self.right = left, right
+        sigma1, sigma2, cosine = sigma1[:, None], sigma2[:, None], rho[:, None]
+        sine = (1 - cosine.square()).sqrt()
         theta = torch.atan2(sine, cosine)
         nodes, weights = _arc()
-        radii, masses = _radii()
-        total = torch.zeros_like(rho)
-        for start, length, sign1, sign2 in (
-            (-math.pi / 2, theta, 1, -1),
-            (theta - math.pi / 2, math.pi - theta, 1, 1),
-            (math.pi / 2, theta, -1, 1),
-            (theta + math.pi / 2, math.pi - theta, -1, -1),
-        ):
-            t = start + length * nodes[:, None]
-            u, w = sigma1 * radii * t.cos(), sigma2 * radii * (t - theta).cos()
-            by = _polynomial(
-                (first.derivatives, second.derivatives),
-                (-radii * (t - theta).sin() / (sigma1 * sine), radii * t.sin() / (sigma2 * sine)),
-                (1 / (sigma1 * sine) ** 2, -cosine / (sigma1 * sigma2 * sine**2), 1 / (sigma2 * sine) ** 2),
-            )
-            values = self._product(first, u, sign1) * self._product(second, w, sign2) * by
-            total = total + (values * masses * weights[:, None] * length).sum((1, 2)) / (2 * math.pi)
-        return total
+        t = torch.cat([theta * nodes - math.pi / 2, theta + (math.pi - theta) * nodes - math.pi / 2], 1)
+        self.weights = torch.cat([theta * weights, (math.pi - theta) * weights], 1) / (2 * math.pi)
+        self.u, self.w = sigma1 * t.cos(), sigma2 * (t - theta).cos()
+        self.y = -(t - theta).sin() / (sigma1 * sine), t.sin() / (sigma2 * sine)
+        self.precision = 1 / (sigma1 * sine) ** 2, -cosine / (sigma1 * sigma2 * sine**2), 1 / (sigma2 * sine) ** 2
+        self._polynomials: dict[tuple[int, int], dict[int, Tensor]] = {(0, 0): {0: torch.ones_like(t)}}
 
-    def _product(self, term: Term, x: Tensor, sign: int) -> Tensor:
-        slope = self.right if sign > 0 else -self.left
-        return (slope * x) ** term.values * slope**term.slopes
+    def mean(self, first: Term, second: Term) -> Float[Tensor, " p"]:
+        degree = first.values + second.values
+        by = self._polynomial(first.derivatives, second.derivatives)
+        if (degree + first.derivatives + second.derivatives) % 2:
+            raise ValueError("products of odd degree are not even in (u, w)")
+        angles = self.u**first.values * self.w**second.values * self.weights
+        parts = (angles * sum(_radial(degree + power) * part for power, part in by.items())).unflatten(1, (2, -1))
+        opposite, alike = parts.sum(2).T
+        return opposite * self._sides(first, second, -1) + alike * self._sides(first, second, 1)
+
+    def _sides(self, first: Term, second: Term, sign: int) -> float:
+        """The slopes' powers where u and w have this sign towards each other, both ways."""
+
+        def slope(side: int, term: Term) -> float:
+            return (self.right if side > 0 else -self.left) ** (term.values + term.slopes)
+
+        return sum(slope(side, first) * slope(sign * side, second) for side in (1, -1))
+
+    def _polynomial(self, p: int, q: int) -> dict[int, Tensor]:
+        """(−1)^(p+q) ∂₁ᵖ∂₂^q of the density over the density, y = K⁻¹z: He of two variables, by powers of r."""
+        if (p, q) not in self._polynomials:
+            which = 0 if p else 1
+            lower = (p - 1, q) if p else (0, q - 1)
+            found = {power + 1: self.y[which] * part for power, part in self._polynomial(*lower).items()}
+            for other in (0, 1):
+                if lower[other]:
+                    lowest = (lower[0] - (other == 0), lower[1] - (other == 1))
+                    factor = lower[other] * self.precision[which + other]
+                    for power, part in self._polynomial(*lowest).items():
+                        found[power] = found.get(power, 0.0) - factor * part
+            self._polynomials[p, q] = found
+        return self._polynomials[p, q]
 
 
-def _polynomial(orders: tuple[int, int], y: tuple[Tensor, Tensor], precision: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """(−1)^(p+q) ∂₁ᵖ∂₂^q of the density over the density, y = K⁻¹z: He of two variables, by its recursion."""
-    p, q = orders
-    if p == q == 0:
-        return torch.ones_like(y[0])
-    first = p > 0
-    p, q = (p - 1, q) if first else (p, q - 1)
-    answer = y[0 if first else 1] * _polynomial((p, q), y, precision)
-    for count, lower, entry in ((p, (p - 1, q), 0 if first else 1), (q, (p, q - 1), 1 if first else 2)):
-        if count:
-            answer = answer - count * precision[entry] * _polynomial(lower, y, precision)
-    return answer
+def _radial(power: int) -> float:
+    """E[r^power], r²/2 exponential."""
+    return 2 ** (power / 2) * math.gamma(1 + power / 2)
 
 
 @lru_cache(maxsize=8)
@@ -219,10 +251,3 @@ def _nodes(terms: int) -> Tensor:
 def _arc() -> tuple[Tensor, Tensor]:
     x, w = np.polynomial.legendre.leggauss(ANGLES)
     return torch.from_numpy((x + 1) / 2), torch.from_numpy(w / 2)
-
-
-@lru_cache(maxsize=1)
-def _radii() -> tuple[Tensor, Tensor]:
-    """r with r²/2 exponential; exact for even polynomials of r of degree below 32."""
-    s, w = np.polynomial.laguerre.laggauss(RADII)
-    return torch.from_numpy((2 * s) ** 0.5), torch.from_numpy(w)

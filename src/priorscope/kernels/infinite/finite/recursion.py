@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ....linalg.products import Products, Term
+from ....linalg.products import Means, Products, Term
 
 ENTRIES = ((0, 0), (0, 1), (1, 1))
 """The entries of a symmetric 2 × 2 matrix, by the two points."""
@@ -57,20 +57,33 @@ class Expansion:
 
     def after(self, layer: Layer, products: Products) -> "Expansion":
         """At the next layer, φ between; `products` are of this layer's limit."""
-        return _Step(self, layer, products).after()
+        ends, start = [], 0
+        for means in products.parts():
+            step = _Step(self, layer, means, start)
+            ends.append(step.after())
+            start += len(step.at.limit)
+        return Expansion(*(torch.cat(parts) for parts in zip(*(one.tensors() for one in ends), strict=True)))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order of the fields."""
+        return self.limit, self.shift, self.covariance, self.leading, self.shared
 
 
 class _Step:
-    def __init__(self, at: Expansion, layer: Layer, products: Products):
-        self.at, self.layer, self.products = at, layer, products
-        self.tangent = at.limit[:, 3:]
+    """The next layer for the pairs from `start` on that the means are of."""
+
+    def __init__(self, state: Expansion, layer: Layer, means: Means, start: int):
+        self.layer, self.means = layer, means
+        some = slice(start, start + len(self.mean((), ())))
+        self.at = Expansion(*(part[some] for part in state.tensors()))
+        self.tangent = self.at.limit[:, 3:]
         self.values = self._stack(lambda e: self.mean(e, ()))
         self.slopes = self._stack(lambda e: self.mean((), e))
 
     def mean(self, values: tuple[int, ...], slopes: tuple[int, ...], by: tuple[int, ...] = ()) -> Float[Tensor, " p"]:
         """E[∂(Π φ(z_a) Π φ'(z_b))], a, b and the derivatives by the points named."""
         first, second = (Term(values.count(point), slopes.count(point), by.count(point)) for point in (0, 1))
-        return self.products.mean(first, second)
+        return self.means.mean(first, second)
 
     def after(self) -> Expansion:
         w, b, rate, rate_bias, _ = self.layer

@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from ....data.inputs import Inputs, check_inputs, leaves
-from ....errors import DataError, MemoryBudgetError, NotCoveredError, PriorscopeWarning, RatesError
+from ....data.inputs import Inputs, check_inputs, count, leaves
+from ....errors import MemoryBudgetError, NotCoveredError, PriorscopeWarning, RatesError
 from ....linalg.products import HomogeneousProducts, Pairs, Products, SmoothProducts, jumps
 from ....network.function import check_module
 from ....network.initialization import Initialization
 from ....network.watching import Graph, Ref
 from ....network.weights import layers_with_a_law
 from ....results import Result
+from ...pair import KernelMatrices
 from ..check import is_uniform
 from ..forms import Sides, recognised
 from ..fusion import Fused
@@ -32,6 +34,8 @@ PRECISION = 1e-6
 CLOSE = 1e-6
 """1 − ρ² below which two points are too nearly on one line for a function with a kink."""
 BYTES_OF_A_PAIR = 8000
+SERIES = 1e-5
+"""What Hermite series may leave out, of the largest mean square."""
 LARGE = 0.5
 """Relative variance of the kernels beyond which terms of order 1/width² are no longer small."""
 
@@ -138,21 +142,21 @@ class FiniteWidth:
     def __call__(self, x: Inputs) -> FiniteWidthKernels:
         """The corrections at n points x, (n, *shape)."""
         x = check_inputs(x, "x")
+        like = next((leaf for leaf in leaves(x) if leaf.is_floating_point()), torch.zeros(()))
+        x = tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, x)
+        self._check_memory(count(x))
         with torch.no_grad():
             limit = self.limit.both(x, None)
             graph = self.limit.watched(x)
             chain = read_chain(graph, self.limit.law)
-            self._check_memory(len(limit.nngp))
-            first = self._first(graph, chain, x)
-            found = expand(first, chain.links)
-        result = _on_matrices(found, limit.nngp, limit.ntk, chain)
+            found = expand(self._first(graph, chain, x), chain.links)
+            result = _on_matrices(found, limit, chain, like)
         self._warn(result)
         return result
 
     def _first(self, graph: Graph, chain: Chain, x: Inputs) -> Moments:
         """G and Θ at the first linear layer, where they are not random."""
-        double = [leaf.double() if leaf.is_floating_point() else leaf for leaf in leaves(x)]
-        return propagate(Graph(graph.nodes, Ref(chain.first)), self.limit.law, data_of(double, double, True)).end
+        return propagate(Graph(graph.nodes, Ref(chain.first)), self.limit.law, data_of(leaves(x), leaves(x), True)).end
 
     def _check_memory(self, n: int) -> None:
         need = BYTES_OF_A_PAIR * n * (n + 1) // 2
@@ -209,7 +213,7 @@ def expand(first: Moments, links: tuple[Link, ...]) -> Expanded:
 
 
 def _limits(first: Moments, n: int, rows: Tensor, columns: Tensor) -> Float[Tensor, "p 6"]:
-    k, theta = first.nngp.double(), first.tangent.double()
+    k, theta = first.nngp.cpu(), first.tangent.cpu()
     v, t, nothing = k.diagonal(), theta.diagonal(), torch.zeros(n, dtype=torch.float64)
     alone = torch.stack([v, nothing, v, t, nothing, t], 1)
     pairs = [m[i, j] for m in (k, theta) for i, j in ((rows, rows), (rows, columns), (columns, columns))]
@@ -240,12 +244,12 @@ def _products(link: Link, pairs: Pairs) -> Products:
 def _straight_sides(form: Sides, link: Link, pairs: Pairs) -> HomogeneousProducts:
     if not bool((pairs.variances > 0).all()):
         cause = "has a kink at 0, where a point's values all are: no expansion in 1/width"
-        raise NotCoveredError(link.place, cause, "Give a bias variance above 0, leave the point out, or take tanh")
+        raise NotCoveredError(link.place, cause, "Give a bias variance above 0, leave the point out, or take a smooth function")
     close = (1 - pairs.correlations.square() < CLOSE).nonzero()[:, 0]
     if len(close):
         i, j = int(pairs.rows[close[0]]), int(pairs.columns[close[0]])
-        cause = f"has a kink, and points {i} and {j} are (nearly) on one line: no expansion in 1/width"
-        raise NotCoveredError(link.place, cause, "Leave one of them out, give a bias variance above 0, or take tanh")
+        cause = f"has a kink, and points {i} and {j} are (nearly) on one line there: no expansion in 1/width"
+        raise NotCoveredError(link.place, cause, "Leave one of them out, or take a smooth function")
     return HomogeneousProducts(form.left, form.right, pairs)
 
 
@@ -254,7 +258,7 @@ def _smooth(function: Fused, link: Link, pairs: Pairs) -> SmoothProducts:
     try:
         kinks = jumps(function, places)
         if not kinks:
-            return SmoothProducts(function, pairs)
+            return _precise(SmoothProducts(function, pairs), link)
     except RuntimeError as error:
         cause = f"has too few derivatives ({error})"
         raise NotCoveredError(link.place, cause, "Use a smooth function written in torch") from error
@@ -262,9 +266,17 @@ def _smooth(function: Fused, link: Link, pairs: Pairs) -> SmoothProducts:
     raise NotCoveredError(link.place, cause, "Take a smooth function, or ReLU, leaky ReLU or the absolute value")
 
 
+def _precise(products: SmoothProducts, link: Link) -> SmoothProducts:
+    if products.error > SERIES:
+        cause = f"is too steep at the variance {float(products.pairs.variances.max()):.3g}: its series leave out "
+        cause += f"{products.error:.1g}"
+        raise NotCoveredError(link.place, cause, "Make inputs or weight variances smaller")
+    return products
+
+
 def _coinciding(first: Moments) -> Tensor:
     """Points that are the same, as (n, n) booleans: their gap is 0."""
-    return first.gap.double() <= 1e-15 * first.nngp.double().diagonal().abs().max()
+    return first.gap.cpu() <= 1e-15 * first.nngp.cpu().diagonal().abs().max()
 
 
 def _matrices(state: Expansion, n: int, rows: Tensor, columns: Tensor, twins: Tensor) -> Expanded:
@@ -282,16 +294,14 @@ def _matrices(state: Expansion, n: int, rows: Tensor, columns: Tensor, twins: Te
     return Expanded(*map(matrix, (*parts, *spread)))
 
 
-def _on_matrices(found: Expanded, nngp: Tensor, ntk: Tensor, chain: Chain) -> FiniteWidthKernels:
-    for mine, exact in ((found.nngp, nngp), (found.ntk, ntk)):
-        scale = exact.double().abs().max().clamp_min(1e-300)
-        single = 1e-3 if exact.dtype == torch.float32 else PRECISION
-        error = float((mine - exact.double()).abs().max() / scale)
-        if not error < single:
+def _on_matrices(found: Expanded, limit: KernelMatrices, chain: Chain, like: Tensor) -> FiniteWidthKernels:
+    for mine, exact in zip((found.nngp, found.ntk), limit, strict=True):
+        exact = exact.cpu()
+        error = float((mine - exact).abs().max() / exact.abs().max().clamp_min(1e-300))
+        if not error < PRECISION:
             cause = f"miss the limit by {error:.2g} of its size: a function too steep for their series"
             raise NotCoveredError("finite-width corrections", cause, "Make inputs or weight variances smaller")
-    correct = (found.nngp_correction, found.ntk_correction, found.nngp_variance)
     ntk_variance = found.ntk_mean_variance + found.ntk_own_variance / chain.outputs
+    parts = (*limit, found.nngp_correction, found.ntk_correction, found.nngp_variance, ntk_variance)
     widths = tuple(link.layer.width for link in chain.links)
-    like = [part.to(nngp) for part in (*correct, ntk_variance)]
-    return FiniteWidthKernels(nngp, ntk, *like, widths, chain.outputs)
+    return FiniteWidthKernels(*(part.to(like) for part in parts), widths, chain.outputs)

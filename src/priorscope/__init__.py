@@ -1,9 +1,10 @@
 """priorscope shows what a neural network wants to learn, before it is trained.
 
-A module and data make a kernel (`EmpiricalNTK`, `infinite_width`, with `finite_width`'s corrections); a kernel on data makes beliefs (`eigenmodes`,
-`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`), verdicts (`compare`, `audit`,
-`crossover`, `most_diagnostic`), which `trust` says how far to believe, and expected test errors (`learnability`,
-`learning_curve`, `gcv`); `train` and `train_many` show what real networks do; `report` puts it all on one page.
+A module and data make a kernel (`EmpiricalNTK`, `infinite_width`; what real widths add to it: `finite_width`); a kernel
+on data makes beliefs (`eigenmodes`, `GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`),
+verdicts (`compare`, `audit`, `crossover`, `most_diagnostic`), which `trust` says how far to believe, and expected test
+errors (`learnability`, `learning_curve`, `gcv`); `train` and `train_many` show what real networks do; `report` puts it
+all on one page.
 """
 
 from . import data, kernels, plot

@@ -1,4 +1,4 @@
-"""Means of products of a function and its derivatives: against a plain double sum, and against closed forms' gradients."""
+"""Means of products of a function and its derivatives: against a double sum, and against closed forms' gradients."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""E[∂ᵖ(φ(u)ⁱ φ'(u)ʲ) ∂^q(φ(w)ᵏ φ'(w)ˡ)] for many Gaussian pairs (u, w): products of one function, its slope and derivatives.
+"""E[∂ᵖ(φ(u)ⁱ φ'(u)ʲ) ∂^q(φ(w)ᵏ φ'(w)ˡ)] for many Gaussian pairs (u, w).
 
 Smooth functions: derivatives by autograd, means by Hermite series (Mehler). Functions of two straight sides that meet
 at 0 (ReLU): derivatives are moved to the density, whose polynomials are integrated exactly, angle by angle.
@@ -180,8 +180,8 @@ class HomogeneousProducts:
         """All pairs in their order."""
         step = max(1, NUMBERS_AT_ONCE // (16 * ANGLES))
         for rows, columns, rho in zip(*(one.split(step) for one in self.pairs[1:]), strict=True):
-            deviations = (self.pairs.variances[places].sqrt() for places in (rows, columns))
-            yield _HomogeneousMeans(self.left, self.right, *deviations, rho)
+            first, second = (self.pairs.variances[places].sqrt() for places in (rows, columns))
+            yield _HomogeneousMeans(self.left, self.right, first, second, rho)
 
 
 class _HomogeneousMeans:

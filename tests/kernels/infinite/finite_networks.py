@@ -1,6 +1,7 @@
 """Many small networks at once, by hand: outputs' covariance and tangent kernel of each, and controls of known mean."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,7 @@ ACTIVATIONS = {
 def network(*widths: int, activation: str, bias: bool = True) -> nn.Sequential:
     """widths: inputs, hidden layers, outputs."""
     parts: list[nn.Module] = []
-    for below, above in zip(widths, widths[1:], strict=False):
+    for below, above in pairwise(widths):
         parts += [nn.Linear(below, above, bias=bias), ACTIVATIONS[activation].module()]
     return nn.Sequential(*parts[:-1])
 

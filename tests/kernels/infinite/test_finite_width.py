@@ -24,6 +24,7 @@ from priorscope.errors import (
     RatesError,
 )
 from tests.kernels.infinite.finite_networks import controlled, entries, network, sampled
+from tests.unchecked import messages
 
 STANDARD_ERRORS, POWER = 4.0, 6.0
 INIT = ps.Initialization(1.5, 0.1, "ntk")
@@ -172,7 +173,9 @@ def residuals(widths, activation, init, networks, *, outputs=1, bias=True, over_
         for name, values in means.items():
             limit, correction = (entries(getattr(predicted, name + which)) for which in ("", "_correction"))
             left = controlled(values, drawn.controls) - limit
-            parts.setdefault(name, []).append((scale * (left.mean(0) - correction), scale * left.std(0), scale * correction))
+            parts.setdefault(name, []).append(
+                (scale * (left.mean(0) - correction), scale * left.std(0), scale * correction)
+            )
         for name, values in {"nngp": drawn.nngp, "ntk": drawn.ntk}.items():
             variance = entries(getattr(predicted, name + "_variance"))
             squares = (values - values.mean(0)).square()
@@ -318,7 +321,9 @@ def test_results_are_like_x_and_can_be_saved(tmp_path):
 @pytest.mark.parametrize("module", [nn.Softplus, nn.SiLU, nn.Mish, nn.Sigmoid, nn.LogSigmoid, nn.Tanhshrink])
 def test_other_smooth_functions_follow_their_limit(module):
     """A call raises where its own limit misses that of infinite_width."""
-    model = INIT.apply_(nn.Sequential(nn.Linear(3, 20), module(), nn.Linear(20, 30), module(), nn.Linear(30, 1)), seed=0)
+    model = INIT.apply_(
+        nn.Sequential(nn.Linear(3, 20), module(), nn.Linear(20, 30), module(), nn.Linear(30, 1)), seed=0
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PriorscopeWarning)
         assert ps.finite_width(model, INIT)(points(3)).ntk_variance.min() > 0
@@ -372,12 +377,22 @@ def test_relu_refuses_points_where_its_expansion_does_not_exist():
         ps.finite_width(model, INIT)(torch.cat([x, 0 * x[:1]]))
 
 
+WRONG_INIT = """
+import priorscope as ps
+from torch import nn
+try:
+    ps.finite_width(nn.Linear(2, 1), {"weight_variance": 1.0})
+except ps.PriorscopeError as error:
+    print(type(error).__name__, error)
+"""
+
+
 def test_bad_arguments_raise():
     with pytest.raises(ModelError):
         ps.finite_width("a model")
+    (said,) = messages(WRONG_INIT)
+    assert said == "RatesError init: is a dict. Give an Initialization."
     model = INIT.apply_(network(3, 20, 1, activation="tanh"), seed=0)
-    with pytest.raises(RatesError):
-        ps.finite_width(model, {"weight_variance": 1.0})
     with pytest.raises(RatesError):
         ps.finite_width(model, INIT, rates={"0.weight": 1.0})
     with pytest.raises(MemoryBudgetError):
@@ -387,7 +402,7 @@ def test_bad_arguments_raise():
     with pytest.raises(DataError):
         ps.finite_width(model, INIT)(torch.tensor([[1.0, float("nan"), 0.0]]))
     with pytest.raises(DataError):
-        ps.finite_width(model, INIT)("x")
+        ps.finite_width(model, INIT)(torch.zeros(0, 3))
 
 
 def test_uniform_weights_and_strong_variation_warn():
@@ -395,5 +410,7 @@ def test_uniform_weights_and_strong_variation_warn():
     model = network(20, 60, 60, 1, activation="tanh")
     with pytest.warns(PriorscopeWarning, match="those of Gaussian weights"):
         ps.finite_width(model)(points(2, 20))
+    with pytest.warns(PriorscopeWarning, match="5 standard errors"):
+        ps.finite_width(INIT.apply_(network(3, 60, 60, 1, activation="tanh"), seed=0), ps.Initialization(4.0, 0.1))
     with pytest.warns(PriorscopeWarning, match="vary by"):
         found(3, 6, 6, 6, 1, activation="relu")

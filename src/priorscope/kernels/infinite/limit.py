@@ -19,7 +19,7 @@ from ...network.watching import Graph, Ref, watch
 from ...network.weights import fan_in
 from ..kernel import Kernel, Origin
 from ..pair import KernelMatrices, KernelPair
-from .check import SMALL_FAN_IN, is_uniform, mismatches
+from .check import SMALL_FAN_IN, is_uniform, warn_of_mismatches
 from .explain import Explanation
 from .law import Law
 from .moments import Moments, Refused
@@ -104,16 +104,7 @@ def infinite_width(
     if not isinstance(init, Initialization):
         raise RatesError("init", f"is a {type(init).__name__}", "Give an Initialization")
     limit = Limit(check_module(model), init, rates, readout, memory, progress)
-    wrong = mismatches(model, init)
-    if wrong:
-        worst = max(wrong, key=lambda one: abs(one.standard_errors))
-        warnings.warn(
-            f"`{worst.name}`: its variance is {worst.found:.3g}, {init!r} says {worst.expected:.3g}"
-            f" ({len(wrong)} parameters are more than 5 standard errors off). The limit is that of init=: give the one"
-            " that the weights were drawn from, or draw them with init.apply_(model, seed).",
-            PriorscopeWarning,
-            stacklevel=2,
-        )
+    warn_of_mismatches(model, init)
     pair = KernelPair(LimitKernel(limit, "nngp"), LimitKernel(limit, "ntk"), limit)
     if fallback is not None:
         if not isinstance(fallback, str) or fallback not in FALLBACKS:

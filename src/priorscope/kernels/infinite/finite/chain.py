@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-
 from ....errors import NotCoveredError
 from ....network.initialization import number
 from ....network.watching import Graph, Node, Ref

@@ -6,36 +6,29 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ....data.inputs import Inputs, check_inputs, count, leaves
 from ....errors import MemoryBudgetError, NotCoveredError, PriorscopeWarning, RatesError
-from ....linalg.products import HomogeneousProducts, Pairs, Products, SmoothProducts, jumps
 from ....network.function import check_module
 from ....network.initialization import Initialization
 from ....network.watching import Graph, Ref
 from ....network.weights import layers_with_a_law
 from ....results import Result
 from ...pair import KernelMatrices
-from ..check import is_uniform
-from ..forms import Sides, recognised
-from ..fusion import Fused
+from ..check import is_uniform, warn_of_mismatches
 from ..limit import Limit
-from ..moments import Moments, Refused
+from ..moments import Moments
 from ..propagate import propagate
 from ..start import data_of
 from ..tiles import check_memory
-from .chain import Chain, Link, read_chain
-from .recursion import Expansion
+from .chain import Chain, read_chain
+from .pairs import Expanded, expand
 
 PRECISION = 1e-6
 """Of the limit that the expansion finds on its way, against that of `infinite_width`."""
-CLOSE = 1e-6
-"""1 − ρ² below which two points are too nearly on one line for a function with a kink."""
 BYTES_OF_A_PAIR = 8000
-SERIES = 1e-5
-"""What Hermite series may leave out, of the largest mean square."""
 LARGE = 0.5
 """Relative variance of the kernels beyond which terms of order 1/width² are no longer small."""
 
@@ -83,7 +76,7 @@ class FiniteWidthKernels(Result):
 
 
 def finite_width(
-    model: nn.Module, init: Initialization | None = None, rates: Any = None, *, memory: int | None = None
+    model: Any, init: Initialization | None = None, rates: Any = None, *, memory: Any = None
 ) -> "FiniteWidth":
     """Corrections of order 1/width to a fully connected network's kernels, at the module's own widths, before training.
 
@@ -94,7 +87,7 @@ def finite_width(
 
     Args:
         model: linear layers with pointwise functions between them, (n, features) -> (n, outputs); what is done to the
-            data before the first of them is done to the data. Its weights are not used.
+            data before the first of them is done to the data. Its weights are not used, only checked.
         init: the law of the weights, taken as Gaussian; None: `Initialization.torch_default()`.
         rates: {parameter name: c}, an Initialization or a limit; None: those of `init`.
         memory: bytes that a call may take, 1 GiB by default.
@@ -111,17 +104,18 @@ def finite_width(
         MemoryBudgetError: at a call whose points do not fit.
 
     Warns:
-        PriorscopeWarning: kernels that vary so strongly that 1/width² counts; weights that were drawn uniformly.
+        PriorscopeWarning: the weights' variances are not those of `init`, or they were drawn uniformly; kernels that
+            vary so strongly that terms of order 1/width² count.
 
-    What is left out is of order 1/width² and grows with depth: trust the corrections where depth/width is small. For
-    ReLU at two points an angle θ apart, also where 1/width is small against θ.
+    What is left out is of order 1/width² and grows with depth: trust the corrections where depth/width is small.
 
     Source: Yaida 2019 (1910.00019); Roberts, Yaida and Hanin 2022 (2106.10165), chapters 4 and 8; Guillen, Misof and
     Gerken 2025 (2508.11522).
 
     The tangent kernel of a ReLU network has no correction where a point meets itself:
 
-    >>> model = nn.Sequential(nn.Linear(2, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 1))
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> model = Sequential(Linear(2, 50), ReLU(), Linear(50, 50), ReLU(), Linear(50, 1))
     >>> init = Initialization(2.0, 0.1, "ntk")
     >>> found = finite_width(init.apply_(model, seed=0), init)(torch.eye(2))
     >>> bool((found.ntk_correction.diagonal().abs() < 1e-5).all()), bool(found.ntk_correction[0, 1].abs() > 1e-3)
@@ -130,7 +124,9 @@ def finite_width(
     init = Initialization.torch_default() if init is None else init
     if not isinstance(init, Initialization):
         raise RatesError("init", f"is a {type(init).__name__}", "Give an Initialization")
-    return FiniteWidth(Limit(check_module(model), init, rates), check_memory(memory))
+    found = FiniteWidth(Limit(check_module(model), init, rates, memory=memory), check_memory(memory))
+    warn_of_mismatches(model, init)
+    return found
 
 
 class FiniteWidth:
@@ -183,117 +179,6 @@ class FiniteWidth:
             )
 
 
-@dataclass(frozen=True)
-class Expanded:
-    """Matrices (n, n) of the last layer, of G and of Θ."""
-
-    nngp: Tensor
-    ntk: Tensor
-    nngp_correction: Tensor
-    ntk_correction: Tensor
-    nngp_variance: Tensor
-    ntk_mean_variance: Tensor
-    ntk_own_variance: Tensor
-
-
-def expand(first: Moments, links: tuple[Link, ...]) -> Expanded:
-    """The expansion through all layers, at every pair of points."""
-    n = len(first.nngp)
-    rows, columns = torch.triu_indices(n, n, 1)
-    twins = _coinciding(first)
-    apart = ~twins[rows, columns]
-    rows, columns = rows[apart], columns[apart]
-    # A point alone is one of a pair with an imaginary other, at a right angle, which nothing of it hangs on.
-    points = torch.arange(n)
-    left, right = torch.cat([points, rows]), torch.cat([points, columns])
-    state = Expansion.at_first(_limits(first, n, rows, columns))
-    for link in links:
-        state = state.after(link.layer, _products(link, _pairs(state, n, left, right)))
-    return _matrices(state, n, rows, columns, twins)
-
-
-def _limits(first: Moments, n: int, rows: Tensor, columns: Tensor) -> Float[Tensor, "p 6"]:
-    k, theta = first.nngp.cpu(), first.tangent.cpu()
-    v, t, nothing = k.diagonal(), theta.diagonal(), torch.zeros(n, dtype=torch.float64)
-    alone = torch.stack([v, nothing, v, t, nothing, t], 1)
-    pairs = [m[i, j] for m in (k, theta) for i, j in ((rows, rows), (rows, columns), (columns, columns))]
-    return torch.cat([alone, torch.stack(pairs, 1)])
-
-
-def _pairs(state: Expansion, n: int, left: Tensor, right: Tensor) -> Pairs:
-    """Every point's variance once; the imaginary others, after them, have their own."""
-    v1, k, v2 = state.limit[:, :3].T
-    right = torch.cat([torch.arange(n, 2 * n), right[n:]])
-    scale = (v1 * v2).sqrt()
-    correlations = torch.where(scale > 0, k / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
-    return Pairs(torch.cat([v1[:n], v2[:n]]), left, right, correlations)
-
-
-def _products(link: Link, pairs: Pairs) -> Products:
-    if link.function is None:
-        return SmoothProducts(lambda z: z * 1.0, pairs)
-    try:
-        form = recognised(link.function)
-        if isinstance(form, Sides) and form.degree == 1:
-            return _straight_sides(form, link, pairs)
-        return _smooth(link.function, link, pairs)
-    except Refused as refused:
-        raise NotCoveredError(link.place, refused.cause, refused.remedy) from None
-
-
-def _straight_sides(form: Sides, link: Link, pairs: Pairs) -> HomogeneousProducts:
-    if not bool((pairs.variances > 0).all()):
-        cause = "has a kink at 0, where a point's values all are: no expansion in 1/width"
-        raise NotCoveredError(link.place, cause, "Give a bias variance above 0, leave the point out, or take a smooth function")
-    close = (1 - pairs.correlations.square() < CLOSE).nonzero()[:, 0]
-    if len(close):
-        i, j = int(pairs.rows[close[0]]), int(pairs.columns[close[0]])
-        cause = f"has a kink, and points {i} and {j} are (nearly) on one line there: no expansion in 1/width"
-        raise NotCoveredError(link.place, cause, "Leave one of them out, or take a smooth function")
-    return HomogeneousProducts(form.left, form.right, pairs)
-
-
-def _smooth(function: Fused, link: Link, pairs: Pairs) -> SmoothProducts:
-    places = function.kinks(float(pairs.variances.max()))
-    try:
-        kinks = jumps(function, places)
-        if not kinks:
-            return _precise(SmoothProducts(function, pairs), link)
-    except RuntimeError as error:
-        cause = f"has too few derivatives ({error})"
-        raise NotCoveredError(link.place, cause, "Use a smooth function written in torch") from error
-    cause = f"has a kink or a jump of a derivative at {kinks[0]:.4g}: no expansion in 1/width is known"
-    raise NotCoveredError(link.place, cause, "Take a smooth function, or ReLU, leaky ReLU or the absolute value")
-
-
-def _precise(products: SmoothProducts, link: Link) -> SmoothProducts:
-    if products.error > SERIES:
-        cause = f"is too steep at the variance {float(products.pairs.variances.max()):.3g}: its series leave out "
-        cause += f"{products.error:.1g}"
-        raise NotCoveredError(link.place, cause, "Make inputs or weight variances smaller")
-    return products
-
-
-def _coinciding(first: Moments) -> Tensor:
-    """Points that are the same, as (n, n) booleans: their gap is 0."""
-    return first.gap.cpu() <= 1e-15 * first.nngp.cpu().diagonal().abs().max()
-
-
-def _matrices(state: Expansion, n: int, rows: Tensor, columns: Tensor, twins: Tensor) -> Expanded:
-    same = twins.to(torch.int8).argmax(1)  # the first point that each one equals
-
-    def matrix(entries: Tensor) -> Tensor:
-        out = torch.zeros(n, n, dtype=torch.float64)
-        out[rows, columns] = out[columns, rows] = entries[n:, 1]
-        out.diagonal().copy_(entries[:n, 0])
-        return torch.where(twins, out.diagonal()[same][:, None], out)
-
-    variances = state.covariance.diagonal(dim1=1, dim2=2)
-    parts = (state.limit[:, :3], state.limit[:, 3:], state.shift[:, :3], state.shift[:, 3:])
-    spread = (variances[:, :3], variances[:, 3:], state.shared.sum(2))
-    return Expanded(*map(matrix, (*parts, *spread)))
-
-
 def _on_matrices(found: Expanded, limit: KernelMatrices, chain: Chain, like: Tensor) -> FiniteWidthKernels:
     for mine, exact in zip((found.nngp, found.ntk), limit, strict=True):
         exact = exact.cpu()
@@ -302,6 +187,14 @@ def _on_matrices(found: Expanded, limit: KernelMatrices, chain: Chain, like: Ten
             cause = f"miss the limit by {error:.2g} of its size: a function too steep for their series"
             raise NotCoveredError("finite-width corrections", cause, "Make inputs or weight variances smaller")
     ntk_variance = found.ntk_mean_variance + found.ntk_own_variance / chain.outputs
-    parts = (*limit, found.nngp_correction, found.ntk_correction, found.nngp_variance, ntk_variance)
     widths = tuple(link.layer.width for link in chain.links)
-    return FiniteWidthKernels(*(part.to(like) for part in parts), widths, chain.outputs)
+    return FiniteWidthKernels(
+        nngp=limit.nngp.to(like),
+        ntk=limit.ntk.to(like),
+        nngp_correction=found.nngp_correction.to(like),
+        ntk_correction=found.ntk_correction.to(like),
+        nngp_variance=found.nngp_variance.to(like),
+        ntk_variance=ntk_variance.to(like),
+        widths=widths,
+        outputs=chain.outputs,
+    )

@@ -36,10 +36,11 @@ class Layer(NamedTuple):
 class Expansion:
     """Of p pairs of points, at one layer, s = (G11, G12, G22, Θ11, Θ12, Θ22).
 
-    limit: s at infinite width. shift: E[s] − limit. covariance: of s. These two, and both below, are of order 1/width.
-    leading: E[Σ_kl V_k^γ M_kl V_l^δ] for each entry of Θ and the points γ, δ, Θ_ij = δ_ij S + Σ_kl W_ik M_kl W_jl, V the
-    derivative of a unit's value by W_i times the variance of W. shared: E[Θ_ij(a, b) Θ_ij(a, b)] and
-    E[Θ_ij(a, b) Θ_ij(b, a)] of two units i ≠ j, for each entry (a, b).
+    limit: s at infinite width. shift: E[s] − limit. covariance: of s.
+    leading, for each entry (a, b) of Θ and two points γ, δ: E[Σ_kl V_k^γ M_kl(a, b) V_l^δ], where a unit i has
+    Θ_ii = S + Σ_kl W_ik M_kl W_il, and its value the derivatives V_k/Var[W] by W_ik.
+    shared, for each entry (a, b): E[Θ_ij(a, b)²] and E[Θ_ij(a, b) Θ_ij(b, a)] of two units i ≠ j.
+    All but the limit are of order 1/width.
     """
 
     limit: Float[Tensor, "p 6"]
@@ -87,9 +88,7 @@ class _Step:
 
     def after(self) -> Expansion:
         w, b, rate, rate_bias, _ = self.layer
-        limit = torch.cat(
-            [b + w * self.values, rate_bias + rate * self.values + w * self.tangent * self.slopes], 1
-        )
+        limit = torch.cat([b + w * self.values, rate_bias + rate * self.values + w * self.tangent * self.slopes], 1)
         jacobian = self.jacobian()
         covariance = jacobian @ self.at.covariance @ jacobian.mT + self.noise()
         shift = (jacobian @ self.at.shift[..., None])[..., 0] + self.curvature()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .quadrature import SMALLEST_VARIANCE, STEP, TERMS, _table
+from .quadrature import STEP, TERMS, _table
 
 Function = Callable[[Tensor], Tensor]
 
@@ -109,7 +109,7 @@ class SmoothProducts:
     def __init__(self, function: Function, pairs: Pairs):
         self.pairs = pairs
         z = _table(2)[0][::STRIDE]
-        deviations = pairs.variances.clamp_min(SMALLEST_VARIANCE).sqrt()
+        deviations = pairs.variances.sqrt()
         blocks = [derivatives(function, part[:, None] * z) for part in deviations.split(POINTS_AT_ONCE)]
         factorials = torch.tensor([math.factorial(k) for k in range(ORDER + 1)], dtype=torch.float64)
         self._taylor = torch.cat(blocks, 1) / factorials[:, None, None]

@@ -318,6 +318,16 @@ def test_results_are_like_x_and_can_be_saved(tmp_path):
     assert "nngp_correction" in double._repr_html_()
 
 
+def test_smooth_functions_take_points_without_variance():
+    x, init = torch.cat([points(), torch.zeros(1, 3)]), ps.Initialization(1.5, 0.0, "ntk")
+    result = found(3, 40, 30, 1, init=init, bias=False, x=1e-3 * x)
+    for name in ("nngp_correction", "ntk_correction", "nngp_variance", "ntk_variance"):
+        assert getattr(result, name)[2].abs().max() == 0
+        assert getattr(result, name)[0, 0].abs() > 0
+    assert result.kurtosis[2].isnan()
+    assert result.kurtosis[:2].isfinite().all()
+
+
 @pytest.mark.parametrize("module", [nn.Softplus, nn.SiLU, nn.Mish, nn.Sigmoid, nn.LogSigmoid, nn.Tanhshrink])
 def test_other_smooth_functions_follow_their_limit(module):
     """A call raises where its own limit misses that of infinite_width."""

@@ -28,7 +28,8 @@ from .pairs import Expanded, expand
 
 PRECISION = 1e-6
 """Of the limit that the expansion finds on its way, against that of `infinite_width`."""
-BYTES_OF_A_PAIR = 8000
+BYTES_OF_A_POINT, BYTES_OF_A_PAIR = 3_000_000, 3000
+"""At most, on the way through a layer."""
 LARGE = 0.5
 """Relative variance of the kernels beyond which terms of order 1/width² are no longer small."""
 
@@ -71,7 +72,10 @@ class FiniteWidthKernels(Result):
 
     @property
     def kurtosis(self) -> Float[Tensor, " n"]:
-        """Excess kurtosis E[f⁴]/E[f²]² − 3 of an output over networks: 3 Var[Ĝ]/K² to first order, 0 for a Gaussian."""
+        """Excess kurtosis E[f⁴]/E[f²]² − 3 of an output over networks: 3 Var[Ĝ]/K² to first order, 0 for a Gaussian.
+
+        NaN where the output is always 0.
+        """
         return 3 * self.nngp_variance.diagonal() / self.nngp.diagonal().square()
 
 
@@ -155,7 +159,7 @@ class FiniteWidth:
         return propagate(Graph(graph.nodes, Ref(chain.first)), self.limit.law, data_of(leaves(x), leaves(x), True)).end
 
     def _check_memory(self, n: int) -> None:
-        need = BYTES_OF_A_PAIR * n * (n + 1) // 2
+        need = BYTES_OF_A_POINT * n + BYTES_OF_A_PAIR * n * (n + 1) // 2
         if need > self.memory:
             cause = f"take about {need} bytes for {n} points, more than memory={self.memory}"
             raise MemoryBudgetError("finite-width corrections", cause, "Give more memory=, or fewer points at once")

@@ -28,6 +28,8 @@ from .pairs import Expanded, expand
 
 PRECISION = 1e-6
 """Of the limit that the expansion finds on its way, against that of `infinite_width`."""
+SMALL = 1e-5
+"""Kernels below this are compared as if they were so large."""
 BYTES_OF_A_POINT, BYTES_OF_A_PAIR = 3_000_000, 3000
 """At most, on the way through a layer."""
 LARGE = 0.5
@@ -72,10 +74,7 @@ class FiniteWidthKernels(Result):
 
     @property
     def kurtosis(self) -> Float[Tensor, " n"]:
-        """Excess kurtosis E[f⁴]/E[f²]² − 3 of an output over networks: 3 Var[Ĝ]/K² to first order, 0 for a Gaussian.
-
-        NaN where the output is always 0.
-        """
+        """Excess kurtosis E[f⁴]/E[f²]² − 3 of an output over networks: 3 Var[Ĝ]/K² to first order, 0 for a Gaussian."""
         return 3 * self.nngp_variance.diagonal() / self.nngp.diagonal().square()
 
 
@@ -186,7 +185,8 @@ class FiniteWidth:
 def _on_matrices(found: Expanded, limit: KernelMatrices, chain: Chain, like: Tensor) -> FiniteWidthKernels:
     for mine, exact in zip((found.nngp, found.ntk), limit, strict=True):
         exact = exact.cpu()
-        error = float((mine - exact).abs().max() / exact.abs().max().clamp_min(1e-300))
+        # The limit itself takes variances below 1e-12 for 1e-12.
+        error = float((mine - exact).abs().max() / exact.abs().max().clamp_min(SMALL))
         if not error < PRECISION:
             cause = f"miss the limit by {error:.2g} of its size: a function too steep for their series"
             raise NotCoveredError("finite-width corrections", cause, "Make inputs or weight variances smaller")

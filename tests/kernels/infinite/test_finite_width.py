@@ -160,7 +160,10 @@ def test_nearly_equal_points_are_nearly_one(activation):
 
 
 def residuals(widths, activation, init, networks, *, outputs=1, bias=True, over_last=False):
-    """{quantity: (what two widths extrapolate the residual to, its standard errors, the prediction)} at entries."""
+    """{quantity: (what two widths extrapolate the residual to, its standard errors, the prediction)} at entries.
+
+    Relative to the limit, which in "standard" grows with the widths; all times the widths' scale.
+    """
     parts: dict[str, list] = {}
     for scale in (1, 2):
         sizes = (3, *(scale * width for width in widths), outputs)
@@ -169,22 +172,22 @@ def residuals(widths, activation, init, networks, *, outputs=1, bias=True, over_
             warnings.simplefilter("ignore", PriorscopeWarning)  # narrow on purpose
             predicted = ps.finite_width(model, init)(points())
         drawn = sampled(model, init, points(), activation, networks, seed=scale * 10**6, over_last=over_last)
-        means = {"nngp": drawn.nngp, "ntk": drawn.ntk_over_last if over_last else drawn.ntk}
-        for name, values in means.items():
-            limit, correction = (entries(getattr(predicted, name + which)) for which in ("", "_correction"))
-            left = controlled(values, drawn.controls) - limit
-            parts.setdefault(name, []).append(
-                (scale * (left.mean(0) - correction), scale * left.std(0), scale * correction)
+        for name in ("nngp", "ntk"):
+            limit, correction, variance = (
+                entries(getattr(predicted, name + which)) for which in ("", "_correction", "_variance")
             )
-        for name, values in {"nngp": drawn.nngp, "ntk": drawn.ntk}.items():
-            variance = entries(getattr(predicted, name + "_variance"))
-            squares = (values - values.mean(0)).square()
-            rest = scale * (squares.mean(0) - variance), scale * squares.std(0), scale * variance
-            parts.setdefault(name + " variance", []).append(rest)
+            size, values = limit.abs().max(), getattr(drawn, name)
+            means = drawn.ntk_over_last if over_last and name == "ntk" else values
+            shift = (controlled(means, drawn.controls) - limit) / size
+            squares = ((values - values.mean(0)) / size).square()
+            both = (name, shift, correction / size), (f"{name} variance", squares, variance / size**2)
+            for what, found, expected in both:
+                rest = found.mean(0) - expected, found.std(0), expected
+                parts.setdefault(what, []).append([scale * part for part in rest])
     answer = {}
     for name, (one, two) in parts.items():
         error = (4 * two[1].square() + one[1].square()).sqrt() / networks**0.5
-        answer[name] = 2 * two[0] - one[0], error, 2 * two[2] - one[2]
+        answer[name] = 2 * two[0] - one[0], error, two[2]
     return answer
 
 

@@ -1,9 +1,10 @@
 """priorscope shows what a neural network wants to learn, before it is trained.
 
-A module and data make a kernel (`EmpiricalNTK`, `infinite_width`); a kernel on data makes beliefs (`eigenmodes`,
-`GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`), verdicts (`compare`, `audit`,
-`crossover`, `most_diagnostic`), which `trust` says how far to believe, and expected test errors (`learnability`,
-`learning_curve`, `gcv`); `train` and `train_many` show what real networks do; `report` puts it all on one page.
+A module and data make a kernel (`EmpiricalNTK`, `infinite_width`; what real widths add to it: `finite_width`); a kernel
+on data makes beliefs (`eigenmodes`, `GaussianProcess`), functions along training (`trajectory`, `trained_ensemble`),
+verdicts (`compare`, `audit`, `crossover`, `most_diagnostic`), which `trust` says how far to believe, and expected test
+errors (`learnability`, `learning_curve`, `gcv`); `train` and `train_many` show what real networks do; `report` puts it
+all on one page.
 """
 
 from . import data, kernels, plot
@@ -29,7 +30,7 @@ from .generalization.risk import Risk, gcv
 from .generalization.trust import Trust, trust
 from .kernels import FunctionKernel, Kernel, KernelPair, PrecomputedKernel
 from .kernels.empirical import EmpiricalNTK
-from .kernels.infinite import dual, infinite_width, kernel_map, rule
+from .kernels.infinite import FiniteWidthKernels, dual, finite_width, infinite_width, kernel_map, rule
 from .network.initialization import Initialization
 from .network.linearize import linearize
 from .report import report
@@ -53,6 +54,7 @@ __all__ = [
     "Crossover",
     "Diagnostic",
     "EmpiricalNTK",
+    "FiniteWidthKernels",
     "FunctionKernel",
     "FunctionTrajectory",
     "Gaussian",
@@ -91,6 +93,7 @@ __all__ = [
     "drift",
     "dual",
     "eigenmodes",
+    "finite_width",
     "follow",
     "gcv",
     "hermite_modes",

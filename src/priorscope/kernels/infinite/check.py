@@ -1,10 +1,12 @@
 """Whether a model's weights are what an Initialization says: their variances, and the shape of their law."""
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from ...errors import PriorscopeWarning
 from ...network.initialization import Initialization, number
 from ...network.weights import fan_in, layers_with_a_law, random_entries
 
@@ -42,6 +44,20 @@ def mismatches(model: nn.Module, init: Initialization) -> list[Mismatch]:
             if abs(z) > STANDARD_ERRORS:
                 found.append(Mismatch(names[id(parameter)], variance, moment, z))
     return found
+
+
+def warn_of_mismatches(model: nn.Module, init: Initialization) -> None:
+    """Warns of the parameter that is furthest from what `init` says, if any is too far; called by what users call."""
+    wrong = mismatches(model, init)
+    if wrong:
+        worst = max(wrong, key=lambda one: abs(one.standard_errors))
+        warnings.warn(
+            f"`{worst.name}`: its variance is {worst.found:.3g}, {init!r} says {worst.expected:.3g}"
+            f" ({len(wrong)} parameters are more than 5 standard errors off). The limit is that of init=: give the one"
+            " that the weights were drawn from, or draw them with init.apply_(model, seed).",
+            PriorscopeWarning,
+            stacklevel=3,
+        )
 
 
 def _standard_errors(moment: float, variance: float, count: int) -> float:

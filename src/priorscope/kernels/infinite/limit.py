@@ -19,7 +19,7 @@ from ...network.watching import Graph, Ref, watch
 from ...network.weights import fan_in
 from ..kernel import Kernel, Origin
 from ..pair import KernelMatrices, KernelPair
-from .check import SMALL_FAN_IN, is_uniform, mismatches
+from .check import SMALL_FAN_IN, is_uniform, warn_of_mismatches
 from .explain import Explanation
 from .law import Law
 from .moments import Moments, Refused
@@ -104,16 +104,7 @@ def infinite_width(
     if not isinstance(init, Initialization):
         raise RatesError("init", f"is a {type(init).__name__}", "Give an Initialization")
     limit = Limit(check_module(model), init, rates, readout, memory, progress)
-    wrong = mismatches(model, init)
-    if wrong:
-        worst = max(wrong, key=lambda one: abs(one.standard_errors))
-        warnings.warn(
-            f"`{worst.name}`: its variance is {worst.found:.3g}, {init!r} says {worst.expected:.3g}"
-            f" ({len(wrong)} parameters are more than 5 standard errors off). The limit is that of init=: give the one"
-            " that the weights were drawn from, or draw them with init.apply_(model, seed).",
-            PriorscopeWarning,
-            stacklevel=2,
-        )
+    warn_of_mismatches(model, init)
     pair = KernelPair(LimitKernel(limit, "nngp"), LimitKernel(limit, "ntk"), limit)
     if fallback is not None:
         if not isinstance(fallback, str) or fallback not in FALLBACKS:
@@ -148,7 +139,7 @@ class Limit:
         gram = x2 is None
         a = _points(x1)
         b = a if x2 is None else _points(x2)
-        graph = self._watched(a)
+        graph = self.watched(a)
         if self._differentiable(a, b):
             self._path = "plain torch: gradients are asked for"
             return _between(self._through(graph, data_of(leaves(a), leaves(b), gram)).end, gram)
@@ -199,13 +190,13 @@ class Limit:
     def diagonals(self, x: Inputs) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """NNGP and NTK of each point with itself."""
         points = _points(x)
-        graph = self._watched(points)
+        graph = self.watched(points)
         with torch.set_grad_enabled(self._differentiable(points, points)):
             return self._diagonals(graph, points)
 
     def outputs(self, x: Inputs) -> int | None:
         """The number of outputs that the module has on such inputs; None where it does not return one tensor."""
-        output = self._watched(_points(x)).output
+        output = self.watched(_points(x)).output
         if not isinstance(output, Ref):
             return None
         shape: Any = output.node.shape
@@ -251,7 +242,8 @@ class Limit:
             self._warn_of_few_heads()
             self._warn_of_few_channels()
 
-    def _watched(self, x: Inputs) -> Graph:
+    def watched(self, x: Inputs) -> Graph:
+        """What one run of the module does, on a few of these points."""
         # Anew at every call: what the module does may hang on attributes that change in between.
         repeated = torch.arange(WATCHED_POINTS) % count(x)
         example = tree_map(lambda leaf: leaf.detach()[repeated.to(leaf.device)], x)

@@ -105,3 +105,14 @@ def test_standard_errors_are_those_of_networks_drawn_again(asked):
         values.append(found.value)
         errors.append(found.error**2)
     assert float(torch.tensor(values).std()) == pytest.approx((sum(errors) / len(errors)) ** 0.5, rel=0.2)
+
+
+def test_networks_that_came_to_nothing_are_counted(asked):
+    outputs = torch.randn(6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    outputs[1, 4], outputs[2], outputs[3], outputs[4] = torch.nan, torch.inf, 0.0, 0.3
+    counted = choice.Counted.of(asked, outputs)
+    assert (counted.diverged, counted.dead) == (2, 2)
+    assert counted.taken[2, :, 2].tolist() == [1.0, 1.0, 1.0]
+    (words,) = choice.lost_in_words("narrow", [counted, choice.Counted.of(asked, outputs[[0, 5]])])
+    assert words.startswith("narrow: 2 of 8 networks diverged (no numbers; they take neither), 2 died")
+    assert choice.lost_in_words("narrow", [choice.Counted.of(asked, outputs[[0, 5]])]) == ()

@@ -19,6 +19,7 @@ from ..beliefs.gaussian import Gaussian
 from ..beliefs.process import GaussianProcess
 from ..beliefs.similarity import indistinguishable
 from ..generalization.candidates import distinguishable
+from ..generalization.trust import Trust, trust
 from ..kernels.infinite import infinite_width
 from ..kernels.own import PrecomputedKernel
 from ..kernels.pair import KernelPair
@@ -37,6 +38,8 @@ BIAS = 0.03
 """What the absolute mean of predicted − measured is to be below."""
 BETWEEN_CELLS = 100_000
 """Between the first seeds of two cells."""
+DEAD = 1e-6
+"""Of its largest output, or of 1: a network whose outputs differ by no more says the same everywhere."""
 TINY = torch.finfo(torch.float64).tiny
 
 Maker = Callable[[int, int], nn.Module]
@@ -228,16 +231,24 @@ def trained(
 class Counted:
     """A question's prediction beside what its networks did.
 
-    taken: (s, g, 3), 0 or 1. agreement: (s, 2).
+    taken: (s, g, 3), 0 or 1. agreement: (s, 2). diverged: networks whose outputs are no numbers; they take neither.
+    dead: those that say the same at all new points.
     """
 
     question: Question
     taken: Float[Tensor, "s g 3"]
     agreement: Float[Tensor, "s 2"]
+    diverged: int
+    dead: int
 
     @classmethod
     def of(cls, question: Question, outputs: Float[Tensor, "s m"]) -> "Counted":
-        return cls(question, question.taken(outputs).to(torch.float64), question.agreeing(outputs))
+        finite = outputs.isfinite().all(-1)
+        span = outputs.amax(-1) - outputs.amin(-1)
+        dead = finite & (span <= DEAD * outputs.abs().amax(-1).clamp_min(1.0))
+        outputs = torch.where(finite[..., None], outputs, torch.nan)  # the sign of what is infinite says nothing
+        took = question.taken(outputs).to(torch.float64)
+        return cls(question, took, question.agreeing(outputs), int((~finite).sum()), int(dead.sum()))
 
     @property
     def gaps(self) -> Float[Tensor, "g 3"]:
@@ -252,6 +263,8 @@ class Counted:
             "networks": s,
             "groups": len(self.question.groups),
             "group_sizes": [len(group) for group in self.question.groups],
+            "diverged": self.diverged,
+            "dead": self.dead,
             "dropped": self.question.dropped,
             "contradicted": self.question.contradicted,
             "predicted": self.question.probability.mean(0).tolist(),
@@ -263,6 +276,24 @@ class Counted:
             "group_predicted": self.question.probability.tolist(),
             "group_measured": self.taken.mean(0).tolist(),
         }
+
+
+def lost_in_words(name: str, cells: Sequence[Counted]) -> tuple[str, ...]:
+    """How many networks came to nothing in training; none, if none did."""
+    total, diverged, dead = sum(len(c.taken) for c in cells), sum(c.diverged for c in cells), sum(c.dead for c in cells)
+    if not diverged and not dead:
+        return ()
+    told = f"{diverged} of {total} networks diverged (no numbers; they take neither), {dead} died"
+    return (f"{name}: {told} (the same output at all new points)",)
+
+
+def trust_in_words(name: str, make: Maker, init: Initialization, asked: Question, width: int) -> tuple[Trust, str]:
+    """How far the prediction of networks of this width deserves belief, known before any is trained."""
+    limit = infinite_width(make(width, 0).to(torch.float64), init)
+    x = asked.points.x
+    belief = trust(limit, x[asked.train], asked.y, x[asked.new[asked.kept]], asked.training)
+    told = belief.words if belief.score is None else f"{belief.score:.3f}; {belief.words}"
+    return belief, f"{name}: trust known before training, width {width}: {told}"
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import SingularKernelError
-from ..generalization.trust import Trust, trust
-from ..kernels.infinite import infinite_width
 from ..network.initialization import Initialization
 from ..plot import style
 from . import choice
@@ -108,13 +106,6 @@ class Cell:
         file = f"{name}_width-{width}_networks-{networks}_seed-{first}.npz"
         path = None if config.keep is None else config.keep / file
         return choice.trained(self.make, INITS[self.architecture], asked, width, networks, first, path, config.progress)
-
-    def trust(self, asked: Question, width: int) -> Trust:
-        """How far the prediction of its networks deserves belief, known before any is trained."""
-        init = INITS[self.architecture]
-        limit = infinite_width(self.make(width, 0).to(torch.float64), init)
-        x = inputs(self.architecture, self.states)
-        return trust(limit, x[asked.train], asked.y, x[asked.new[asked.kept]], asked.training)
 
 
 def every_cell(worlds: Sequence[int], counts: Sequence[int]) -> list[Cell]:
@@ -270,13 +261,14 @@ def _judged(found: list[Found], settings: dict[str, Any]) -> tuple[list[Criterio
         ),
     ]
     trusted = next((e for e in found if (e.cell.world, e.cell.added) == (0, TRUSTED)), found[0])
-    belief = trusted.cell.trust(trusted.counted.question, width)
+    where = f"{architecture}, world {trusted.cell.world}, {trusted.cell.added} telling examples"
+    cell, asked = trusted.cell, trusted.counted.question
+    belief, told = choice.trust_in_words(where, cell.make, INITS[architecture], asked, width)
     notes = (
         f"{architecture}: bias, {sum(len(c.taken) for c in cells)} networks of width {width}: {choice.told(biases)}",
         _beside(found),
-        f"{architecture}: trust known before training, world {trusted.cell.world}, {trusted.cell.added} telling "
-        f"examples, width {width}: "
-        + (belief.words if belief.score is None else f"{belief.score:.3f}; {belief.words}"),
+        told,
+        *choice.lost_in_words(architecture, cells),
         f"{architecture}: groups by their number of states: "
         + sizes_in_words([len(group) for c in cells for group in c.question.groups]),
     )

@@ -177,11 +177,18 @@ def _outcome(
             *judgement.words(),
             f"{architecture}: bias, predicted − measured, ± its standard error clustered by network, "
             f"{bias.networks} networks of width {wide}: {choice.told(biases)}",
+            *choice.lost_in_words(architecture, by_width[wide]),
         ]
+        asked = by_width[wide][0].question
+        belief, told = choice.trust_in_words(
+            f"{architecture}, first question", partial(network, architecture), INITS[architecture], asked, wide
+        )
+        notes.append(told)
         laws[architecture] = {
             "bias": {name: vars(b) for name, b in biases.items()},
             "gap": {"narrow": found.at_narrow, "wide": found.at_wide, "quantile": found.quantile},
             "other_laws": judgement.others,
+            "trust": belief.score,
         }
     for row in rows:
         told = ", ".join(f"{name} {share:.2f}" for name, share in row["carried"].items())

@@ -216,6 +216,7 @@ def _arm(
         *(f"{name}: {words}" for words in judgement.words()),
         f"{name}: bias, predicted − measured, ± its standard error by network, {total} networks of width {wide}: "
         + choice.told(biases),
+        *choice.lost_in_words(name, cells[wide]),
     ]
     numbers = {
         "bias": {outcome: vars(b) for outcome, b in biases.items()},

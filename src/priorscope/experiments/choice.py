@@ -344,12 +344,12 @@ def gap_of(cells: Sequence[Counted], others: Sequence[Tensor]) -> float:
     return float(root_mean_square([c.taken.mean(0) - other for c, other in zip(cells, others, strict=True)]))
 
 
-def nulls(cells: Sequence[Counted], seed: int = 0) -> list[Float[Tensor, "d g 3"]]:
+def nulls(cells: Sequence[Counted], seed: int = 0) -> list[Float[Tensor, "d _ 3"]]:
     """`gaps` of each cell when as many functions are drawn from its predicted law, so many times."""
     return [c.question.null(len(c.taken), DRAWS, seed + 10 * DRAWS * i) for i, c in enumerate(cells)]
 
 
-def quantile(null: Sequence[Float[Tensor, "d g 3"]]) -> float:
+def quantile(null: Sequence[Float[Tensor, "d _ 3"]]) -> float:
     """The 99.9 % quantile of `gap` under `nulls`."""
     return float(root_mean_square(null).quantile(QUANTILE))
 

@@ -73,7 +73,6 @@ class Sampled(NamedTuple):
     ntk: Tensor
     ntk_over_last: Tensor | None
     controls: Tensor | None
-    controls: Tensor | None
 
 
 def sampled(model, init, x, activation: str, networks: int, seed: int = 0, over_last: bool = False) -> Sampled:

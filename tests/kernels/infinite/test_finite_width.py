@@ -7,6 +7,7 @@ networks; the limit alone must be off by more than 6 standard errors, where the 
 
 import math
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -341,6 +342,63 @@ def test_other_smooth_functions_follow_their_limit(module):
         assert ps.finite_width(model, INIT)(points(3)).ntk_variance.min() > 0
 
 
+# Exact by hand, where three layers are: the parts that hang on units' own values go on from layer to layer.
+
+
+class Square(nn.Module):
+    def forward(self, z):
+        return z * z
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_moments_of_products_of_gaussian_matrices_by_hand(outputs):
+    init, x = ps.Initialization(1.0, 0.0, "ntk"), torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64)
+
+    def at(*layers):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PriorscopeWarning)  # these widths are small: a formula in 1/n all the same
+            return ps.finite_width(init.apply_(nn.Sequential(*layers), 0), init)(x)
+
+    def linear(*widths):
+        return [nn.Linear(a, b, bias=False) for a, b in pairwise(widths)]
+
+    a, b, c = linear(3, 500, 700, outputs)
+    squares = at(a, Square(), b, Square(), c)
+    assert float(squares.ntk) == pytest.approx(111, rel=1e-9)
+    by_hand = (96 * 3 + 96 * 4 + 16 * 42) / 500
+    assert float(squares.ntk_correction) == pytest.approx(by_hand, rel=1e-6)
+    one = at(*linear(3, 50, 80, 33), Square(), *linear(33, outputs))
+    assert float(one.ntk) == pytest.approx(15, rel=1e-9)
+    assert float(one.ntk_correction) == pytest.approx(30 / 50 + 30 / 80, rel=1e-6)
+    straight = at(*linear(3, 500, 800, outputs))
+    variance = 8 / 500 + 2 / (500 * outputs) + 2 / 800 + 8 / (800 * outputs)
+    assert float(straight.ntk_variance / straight.nngp.square()) == pytest.approx(variance, rel=1e-9)
+
+
+def test_a_single_point_has_its_corrections_however_deep():
+    for init in (ps.Initialization.torch_default(), ps.Initialization(1.0, 1.0, "ntk")):
+        model = init.apply_(network(3, *[400] * 25, 1, activation="relu"), seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PriorscopeWarning)
+            result = ps.finite_width(model, init)(points(1))
+        assert float(result.ntk_correction.abs() / result.ntk) < 1e-12  # a law: none where a point meets itself
+        assert float(result.ntk_variance) > 0
+
+
+def test_relu_corrections_are_smooth_as_far_as_points_may_meet():
+    init = ps.Initialization(2.0, 0.0, "ntk")
+    corrections = ps.finite_width(init.apply_(network(3, 100, 100, 100, 1, activation="relu", bias=False), 0), init)
+    x = points().double()
+    x = x / x.norm(dim=1, keepdim=True)
+    across = x[1] - (x[0] @ x[1]) * x[0]
+    across = across / across.norm()
+    slopes = []
+    for step in (0.1, 0.03, 0.012):
+        pair = torch.stack([x[0], 2 * (x[0] + step * across)])
+        slopes.append(float(corrections(pair).ntk_correction[0, 1]) / step)
+    assert max(slopes) / min(slopes) < 1.08
+
+
 # What is refused.
 
 
@@ -380,7 +438,7 @@ def test_layers_at_several_positions_are_refused():
         ps.finite_width(INIT.apply_(model, seed=0), INIT)(points(2, 6))
 
 
-def test_relu_refuses_points_where_its_expansion_does_not_exist():
+def test_relu_refuses_points_where_it_is_not_computed():
     model = INIT.apply_(network(3, 20, 20, 1, activation="relu", bias=False), seed=0)
     x = points()
     with pytest.raises(NotCoveredError, match="points 0 and 2"):
@@ -415,6 +473,10 @@ def test_bad_arguments_raise():
         ps.finite_width(model, INIT)(torch.tensor([[1.0, float("nan"), 0.0]]))
     with pytest.raises(DataError):
         ps.finite_width(model, INIT)(torch.zeros(0, 3))
+    with pytest.raises(DataError, match="ndarray"):
+        ps.finite_width(model, INIT)(points().numpy())
+    with pytest.raises(DataError, match="float16"):
+        ps.finite_width(model, INIT)(points().half())
 
 
 def test_uniform_weights_and_strong_variation_warn():
@@ -426,3 +488,5 @@ def test_uniform_weights_and_strong_variation_warn():
         ps.finite_width(INIT.apply_(network(3, 60, 60, 1, activation="tanh"), seed=0), ps.Initialization(4.0, 0.1))
     with pytest.warns(PriorscopeWarning, match="vary by"):
         found(3, 6, 6, 6, 1, activation="relu")
+    with pytest.warns(PriorscopeWarning, match="own NTKs vary by"):  # saturated units: the NNGP hardly moves
+        found(3, 32, 32, 32, 32, 32, 1, init=ps.Initialization(16.0, 0.05, "ntk"))

@@ -111,7 +111,7 @@ def infinite_width(
             raise DataError("fallback", f"is {fallback!r}", f"Give None or one of {', '.join(map(repr, FALLBACKS))}")
         pair = FALLBACKS[fallback](limit, samples=samples, seed=seed, progress=progress)
     if example is not None and fallback is None:
-        limit.both(take(_points(check_inputs(example, "example")), slice(WATCHED_POINTS)), None)
+        limit.both(take(points_of(check_inputs(example, "example")), slice(WATCHED_POINTS)), None)
     return pair
 
 
@@ -137,8 +137,8 @@ class Limit:
     def both(self, x1: Inputs, x2: Inputs | None) -> KernelMatrices:
         """NNGP and NTK, (n1, n2) each; x2 = None: the Gram matrices, exactly symmetric, variances on the diagonal."""
         gram = x2 is None
-        a = _points(x1)
-        b = a if x2 is None else _points(x2)
+        a = points_of(x1)
+        b = a if x2 is None else points_of(x2)
         graph = self.watched(a)
         if self._differentiable(a, b):
             self._path = "plain torch: gradients are asked for"
@@ -189,14 +189,14 @@ class Limit:
 
     def diagonals(self, x: Inputs) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """NNGP and NTK of each point with itself."""
-        points = _points(x)
+        points = points_of(x)
         graph = self.watched(points)
         with torch.set_grad_enabled(self._differentiable(points, points)):
             return self._diagonals(graph, points)
 
     def outputs(self, x: Inputs) -> int | None:
         """The number of outputs that the module has on such inputs; None where it does not return one tensor."""
-        output = self.watched(_points(x)).output
+        output = self.watched(points_of(x)).output
         if not isinstance(output, Ref):
             return None
         shape: Any = output.node.shape
@@ -329,7 +329,8 @@ def _entries(graph: Graph) -> int:
     return max(found, default=1)
 
 
-def _points(x: Inputs) -> Inputs:
+def points_of(x: Inputs) -> Inputs:
+    """x, checked: tensors of numbers (n, ...), of one n."""
     parts = tree_flatten(x)[0]
     for part in parts:
         if not isinstance(part, Tensor) or part.is_complex() or part.dtype == torch.bool or part.ndim < 1:

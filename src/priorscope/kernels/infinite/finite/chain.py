@@ -46,7 +46,8 @@ def read_chain(graph: Graph, law: Law) -> Chain:
     links: list[Link] = []
     while True:
         if not _is_linear(node):
-            raise NotCoveredError(node.place, "stands where finite-width corrections need a linear layer", REMEDY)
+            remedy = f"End with a linear layer: return (n, outputs). {REMEDY}" if node is graph.output.node else REMEDY
+            raise NotCoveredError(node.place, "stands where finite-width corrections need a linear layer", remedy)
         if len(node.shape) != 2:
             cause = f"has outputs of {len(node.shape)} axes: finite-width corrections are of (n, width)"
             raise NotCoveredError(node.place, cause, REMEDY)

@@ -18,7 +18,7 @@ from ....network.weights import layers_with_a_law
 from ....results import Result
 from ...pair import KernelMatrices
 from ..check import is_uniform, warn_of_mismatches
-from ..limit import Limit
+from ..limit import Limit, points_of
 from ..moments import Moments
 from ..propagate import propagate
 from ..start import data_of
@@ -86,7 +86,9 @@ def finite_width(
     From layer to layer, given the units below: G' = σ_b² + σ_w²/n Σ_i φ_i φ_i, Θ' = c_b + 1/n Σ_i (c_w n φ_i φ_i +
     σ_w² φ'_i φ'_i Θ_ii). With s = (G, Θ) and F its map at infinite width: Cov s' = F' Cov(s) F'ᵀ + Cov_K(one unit)/n,
     E s' = F(E s) + ½ F'':Cov(s) + σ_w² Σ_γδ H_γδ E[∂_γ ∂_δ φ'φ'] for Θ', where H is the part of Θ_ii that hangs on the
-    unit's own value. Widths of hidden layers may differ; each enters with its own 1/n.
+    unit's own value. Cov_K(one unit) is the covariance, over one unit, of what it adds to s'. ntk_variance is Var Θ
+    and, over the number of outputs, what differs from one to the next: σ_w⁴ Σ_ij E[A_ij² + A_ij A_ji]/n², A_ij = φ'_i φ'_j
+    Θ_ij. Widths of hidden layers may differ; each enters with its own 1/n.
 
     Args:
         model: linear layers with pointwise functions between them, (n, features) -> (n, outputs); what is done to the
@@ -103,7 +105,8 @@ def finite_width(
         RatesError: rates that are missing or unknown, or an `init` that is no Initialization.
         NotCoveredError: at a call: a module that is no such chain; a function that is neither smooth (four derivatives
             of φ' by autograd) nor of two straight sides that meet at 0 (ReLU, leaky ReLU, |x|); for the latter, also
-            a point at which a layer's variance is 0, and two points on one line.
+            a point at which a layer's variance is 0, and two points (nearly) on one line: not computed there.
+        DataError: at a call with what is no tensor (n, ...) of float32, float64 or integers.
         MemoryBudgetError: at a call whose points do not fit.
 
     Warns:
@@ -140,7 +143,7 @@ class FiniteWidth:
 
     def __call__(self, x: Inputs) -> FiniteWidthKernels:
         """The corrections at n points x, (n, *shape)."""
-        x = check_inputs(x, "x")
+        x = check_inputs(points_of(x), "x")
         like = next((leaf for leaf in leaves(x) if leaf.is_floating_point()), torch.zeros(()))
         x = tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, x)
         self._check_memory(count(x))
@@ -150,7 +153,7 @@ class FiniteWidth:
             chain = read_chain(graph, self.limit.law)
             found = expand(self._first(graph, chain, x), chain.links)
             result = _on_matrices(found, limit, chain, like)
-        self._warn(result)
+        self._warn(result, chain)
         return result
 
     def _first(self, graph: Graph, chain: Chain, x: Inputs) -> Moments:
@@ -163,23 +166,30 @@ class FiniteWidth:
             cause = f"take about {need} bytes for {n} points, more than memory={self.memory}"
             raise MemoryBudgetError("finite-width corrections", cause, "Give more memory=, or fewer points at once")
 
-    def _warn(self, result: FiniteWidthKernels) -> None:
+    def _warn(self, result: FiniteWidthKernels, chain: Chain) -> None:
         init, layers = self.limit.law.init, [layer for _, layer in layers_with_a_law(self.limit.model)]
-        if any(is_uniform(layer, init) for layer in layers[1:]):
+        if any(is_uniform(layer, init) for layer in layers if layer is not chain.first.target):
             warnings.warn(
                 "the weights were drawn uniformly: corrections of order 1/width are those of Gaussian weights. Draw "
                 "them with init.apply_(model, seed).",
                 PriorscopeWarning,
                 stacklevel=3,
             )
-        spread = float((result.nngp_variance.diagonal() / result.nngp.diagonal().square()).nan_to_num().max())
-        if spread > LARGE:
+        matrices = {"NNGP": (result.nngp_variance, result.nngp), "NTK": (result.ntk_variance, result.ntk)}
+        spreads = {name: _largest(variance, kernel) for name, (variance, kernel) in matrices.items()}
+        worst = max(spreads, key=lambda name: spreads[name])
+        if spreads[worst] > LARGE:
             warnings.warn(
-                f"networks' own kernels vary by {spread:.2g} of their squares at widths {result.widths}: to first "
-                "order in 1/width this says little. Take wider or fewer layers, or sample networks.",
+                f"networks' own {worst}s vary by {spreads[worst]:.2g} of their squares at widths {result.widths}: to "
+                "first order in 1/width this says little. Take wider or fewer layers, or sample networks.",
                 PriorscopeWarning,
                 stacklevel=3,
             )
+
+
+def _largest(variance: Tensor, kernel: Tensor) -> float:
+    """The largest relative variance of a point with itself; nothing varies where the kernel is 0."""
+    return float((variance.diagonal() / kernel.diagonal().square()).nan_to_num().max())
 
 
 def _on_matrices(found: Expanded, limit: KernelMatrices, chain: Chain, like: Tensor) -> FiniteWidthKernels:

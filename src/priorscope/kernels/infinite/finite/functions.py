@@ -7,8 +7,9 @@ from ..fusion import Fused
 from ..moments import Refused
 from .chain import Link
 
-CLOSE = 1e-6
-"""1 − ρ² below which two points are too nearly on one line for a function with a kink."""
+CLOSE = 1e-4
+"""1 − ρ² below which two points are too nearly on one line for a function with a kink: second derivatives of its means
+cancel like 1/(1 − ρ²)², and what is left of the correction is rounding."""
 SERIES = 1e-5
 """What Hermite series may leave out, of the largest mean square."""
 
@@ -32,14 +33,14 @@ def products_of(link: Link, pairs: Pairs) -> Products:
 
 def _straight_sides(form: Sides, link: Link, pairs: Pairs) -> HomogeneousProducts:
     if not bool((pairs.variances > 0).all()):
-        cause = "has a kink at 0, where a point's values all are: no expansion in 1/width"
+        cause = "has a kink at 0, where a point's values all are: its corrections are not computed there"
         raise NotCoveredError(
             link.place, cause, "Give a bias variance above 0, leave the point out, or take a smooth function"
         )
     close = (1 - pairs.correlations.square() < CLOSE).nonzero()[:, 0]
     if len(close):
         i, j = int(pairs.rows[close[0]]), int(pairs.columns[close[0]])
-        cause = f"has a kink, and points {i} and {j} are (nearly) on one line there: no expansion in 1/width"
+        cause = f"has a kink, and points {i} and {j} are (nearly) on one line there: not computed"
         raise NotCoveredError(link.place, cause, "Leave one of them out, or take a smooth function")
     return HomogeneousProducts(form.left, form.right, pairs)
 

@@ -56,6 +56,7 @@ def _pairs(state: Expansion, n: int, left: Tensor, right: Tensor) -> Pairs:
     right = torch.cat([torch.arange(n, 2 * n), right[n:]])
     scale = (v1 * v2).sqrt()
     correlations = torch.where(scale > 0, k / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
+    correlations[:n] = 0  # in every layer: a mean E[φ]² in K12 would bring the imaginary other nearer and nearer
     return Pairs(torch.cat([v1[:n], v2[:n]]), left, right, correlations)
 
 

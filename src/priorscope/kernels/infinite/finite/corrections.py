@@ -87,8 +87,8 @@ def finite_width(
     σ_w² φ'_i φ'_i Θ_ii). With s = (G, Θ) and F its map at infinite width: Cov s' = F' Cov(s) F'ᵀ + Cov_K(one unit)/n,
     E s' = F(E s) + ½ F'':Cov(s) + σ_w² Σ_γδ H_γδ E[∂_γ ∂_δ φ'φ'] for Θ', where H is the part of Θ_ii that hangs on the
     unit's own value. Cov_K(one unit) is the covariance, over one unit, of what it adds to s'. ntk_variance is Var Θ
-    and, over the number of outputs, what differs from one to the next: σ_w⁴ Σ_ij E[A_ij² + A_ij A_ji]/n², A_ij = φ'_i φ'_j
-    Θ_ij. Widths of hidden layers may differ; each enters with its own 1/n.
+    and, over the number of outputs, what differs from one to the next: σ_w⁴ Σ_ij E[A_ij² + A_ij A_ji]/n², A_ij =
+    φ'_i φ'_j Θ_ij. Widths of hidden layers may differ; each enters with its own 1/n.
 
     Args:
         model: linear layers with pointwise functions between them, (n, features) -> (n, outputs); what is done to the

@@ -3,9 +3,9 @@
 from priorscope.experiments.statistics import (
     QUANTILE,
     BootstrappedMean,
-    Criterion,
+    TwoWidths,
     covariance_quantile,
     covariance_statistic,
 )
 
-__all__ = ["QUANTILE", "BootstrappedMean", "Criterion", "covariance_quantile", "covariance_statistic"]
+__all__ = ["QUANTILE", "BootstrappedMean", "TwoWidths", "covariance_quantile", "covariance_statistic"]

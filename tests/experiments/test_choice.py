@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import priorscope as ps
-from priorscope.experiments import choice
-from priorscope.experiments.statistics import Criterion
+from priorscope.experiments import choice, counted
+from priorscope.experiments.statistics import TwoWidths
 from priorscope.network.initialization import Initialization
 
 INIT = Initialization(2.0, 0.1, "ntk")
@@ -73,26 +73,26 @@ def test_what_the_kernel_takes_for_one_point_with_two_labels_is_counted():
 def test_networks_of_the_law_itself_are_within_its_null_and_wrong_laws_are_not(asked):
     drawn = torch.zeros(400, 9, dtype=torch.float64)
     drawn[:, asked.kept] = asked.law.sample(400, seed=3).double()
-    cells = [choice.Counted.of(asked, drawn)]
-    quantile = choice.gap_quantile(cells)
-    assert choice.gap(cells) <= quantile
+    cells = [counted.Counted.of(asked, drawn)]
+    quantile = counted.gap_quantile(cells)
+    assert counted.gap(cells) <= quantile
     wrong = asked.posteriors()["NTK posterior"]
-    assert choice.gap_of(cells, [wrong]) > 2 * quantile
+    assert counted.gap_of(cells, [wrong]) > 2 * quantile
     for outcome in range(3):
         by_hand = float((wrong - cells[0].taken.mean(0))[:, outcome].mean())
-        assert choice.bias(cells, outcome, [wrong]).value == pytest.approx(by_hand)
+        assert counted.bias(cells, outcome, [wrong]).value == pytest.approx(by_hand)
     for outcome in range(3):
-        found = choice.bias(cells, outcome)
+        found = counted.bias(cells, outcome)
         assert abs(found.value) < 4 * found.error
         assert found.networks == 400
 
 
 def test_words_say_where_the_ensemble_is_refuted_too():
     for at_wide, words in ((0.01, "; both are refuted"), (0.5, "; both are refuted, and so is the ensemble")):
-        criterion = Criterion("gap", 8, 16, at_wide, at_wide, 0.1)
-        found = choice.Judgement(criterion, {"NNGP posterior": 0.9, "NTK posterior": 0.8}).words()[1]
+        criterion = TwoWidths("gap", 8, 16, at_wide, at_wide, 0.1)
+        found = counted.Judgement(criterion, {"NNGP posterior": 0.9, "NTK posterior": 0.8}).words()[1]
         assert found.endswith(words)
-    assert "no evidence" in choice.Judgement(criterion, {"NNGP posterior": 0.9, "NTK posterior": 0.1}).words()[1]
+    assert "no evidence" in counted.Judgement(criterion, {"NNGP posterior": 0.9, "NTK posterior": 0.1}).words()[1]
 
 
 def test_standard_errors_are_those_of_networks_drawn_again(asked):
@@ -101,7 +101,7 @@ def test_standard_errors_are_those_of_networks_drawn_again(asked):
     for seed in range(200):
         drawn = torch.zeros(30, 9, dtype=torch.float64)
         drawn[:, asked.kept] = asked.law.sample(30, seed=1000 * seed).double()
-        found = choice.bias([choice.Counted.of(asked, drawn)], 2)
+        found = counted.bias([counted.Counted.of(asked, drawn)], 2)
         values.append(found.value)
         errors.append(found.error**2)
     assert float(torch.tensor(values).std()) == pytest.approx((sum(errors) / len(errors)) ** 0.5, rel=0.2)
@@ -110,9 +110,9 @@ def test_standard_errors_are_those_of_networks_drawn_again(asked):
 def test_networks_that_came_to_nothing_are_counted(asked):
     outputs = torch.randn(6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     outputs[1, 4], outputs[2], outputs[3], outputs[4] = torch.nan, torch.inf, 0.0, 0.3
-    counted = choice.Counted.of(asked, outputs)
-    assert (counted.diverged, counted.dead) == (2, 2)
-    assert counted.taken[2, :, 2].tolist() == [1.0, 1.0, 1.0]
-    (words,) = choice.lost_in_words("narrow", [counted, choice.Counted.of(asked, outputs[[0, 5]])])
+    found = counted.Counted.of(asked, outputs)
+    assert (found.diverged, found.dead) == (2, 2)
+    assert found.taken[2, :, 2].tolist() == [1.0, 1.0, 1.0]
+    (words,) = counted.lost_in_words("narrow", [found, counted.Counted.of(asked, outputs[[0, 5]])])
     assert words.startswith("narrow: 2 of 8 networks diverged (no numbers; they take neither), 2 died")
-    assert choice.lost_in_words("narrow", [choice.Counted.of(asked, outputs[[0, 5]])]) == ()
+    assert counted.lost_in_words("narrow", [counted.Counted.of(asked, outputs[[0, 5]])]) == ()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from priorscope.experiments import Config, shortcut
+from priorscope.experiments import Config, choice, shortcut
 from priorscope.experiments.features import features
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +46,19 @@ def test_it_is_measured_kept_and_drawn(tmp_path):
     assert len(outcome.criteria) == 8
     assert shortcut.measure(settings, (0.6, 1.0), (1.0, 4.0), Config(keep=tmp_path)).to_dict() == outcome.to_dict()
     assert len(shortcut.draw(outcome).axes) == 8
+
+
+def test_no_network_is_of_two_arms_or_of_two_runs():
+    def seeds(run):
+        config = Config(seed=run)
+        firsts = [
+            config.first(choice.BETWEEN_CELLS * (arm.first + 2 * cell.number + i + 1))
+            for arm in shortcut.ARMS.values()
+            for cell in shortcut.grid(shortcut.PREDICTIVITIES, shortcut.AVAILABILITIES)
+            for i in range(2)
+        ]
+        return {first + k for first in firsts for k in range(64)}
+
+    runs = [seeds(run) for run in range(30)]
+    assert all(len(run) == 2 * 16 * 2 * 64 for run in runs)
+    assert len(set().union(*runs)) == sum(map(len, runs))

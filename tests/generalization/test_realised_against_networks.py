@@ -10,7 +10,7 @@ import torch
 import priorscope as ps
 from priorscope.experiments.statistics import QUANTILE
 from tests.cases import mlp
-from tests.statistics import Criterion
+from tests.statistics import TwoWidths
 
 CASES = sorted((Path(__file__).parents[2] / "cases").glob("realised-*.json"))
 
@@ -54,7 +54,7 @@ def test_hypotheses_are_realised_as_often_as_predicted(path):
     assert rule["quantile"] == QUANTILE
     narrow, wide = case["widths"]
     variation = [float((found[width] - predicted).abs().sum()) / 2 for width in (narrow, wide)]
-    criterion = Criterion("total variation", narrow, wide, *variation, quantile=float(null.quantile(QUANTILE)))
+    criterion = TwoWidths("total variation", narrow, wide, *variation, quantile=float(null.quantile(QUANTILE)))
     print(case["name"], predicted, found, criterion, sep="\n  ")
     assert criterion.passes, criterion
     # It can fail: what the posterior of the ntk says is far beyond.

@@ -11,7 +11,7 @@ from torch.func import functional_call, jacrev, stack_module_state, vmap
 
 import priorscope as ps
 from tests.cases import mlp
-from tests.statistics import BootstrappedMean, Criterion
+from tests.statistics import BootstrappedMean, TwoWidths
 
 DRAWS = 4000
 CHUNK = 25
@@ -93,7 +93,7 @@ def check(name: str, parameterization: str, samples: dict[int, Tensor]) -> None:
     narrow, wide = samples
     laws = {width: limit(name, width, initialization(parameterization)) for width in samples}
     means = {width: BootstrappedMean.of(samples[width], DRAWS, seed=0) for width in samples}
-    criterion = Criterion(
+    criterion = TwoWidths(
         f"{name}, {parameterization}",
         narrow,
         wide,

@@ -9,7 +9,7 @@ from torch import nn
 
 import priorscope as ps
 from tests.cases import mlp
-from tests.statistics import BootstrappedMean, Criterion, covariance_quantile, covariance_statistic
+from tests.statistics import BootstrappedMean, TwoWidths, covariance_quantile, covariance_statistic
 
 CASES = sorted((Path(__file__).parents[2] / "cases").glob("ensemble-*.json"))
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -49,14 +49,14 @@ def test_trained_networks_have_the_ensembles_law_and_no_posterior(path):
     draws, seed = case["criterion"]["null_draws"], case["criterion"]["null_seed"]
     samples = {width: networks(case, init, width, x, y, x_new) for width in (narrow, wide)}
     means = {width: BootstrappedMean.of(samples[width], draws, seed) for width in samples}
-    covariance = Criterion(
+    covariance = TwoWidths(
         "covariance",
         narrow,
         wide,
         *(float(covariance_statistic(samples[width], law.covariance)) for width in (narrow, wide)),
         quantile=covariance_quantile(law.covariance, case["networks"], draws, seed),
     )
-    mean = Criterion(
+    mean = TwoWidths(
         "mean",
         narrow,
         wide,

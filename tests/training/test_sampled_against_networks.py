@@ -8,7 +8,7 @@ import torch
 
 import priorscope as ps
 from tests.cases import mlp
-from tests.statistics import QUANTILE, BootstrappedMean, Criterion, covariance_statistic
+from tests.statistics import QUANTILE, BootstrappedMean, TwoWidths, covariance_statistic
 from tests.training.test_ensemble_against_networks import on_circle
 
 CASES = sorted((Path(__file__).parents[2] / "cases").glob("sampled-*.json"))
@@ -50,14 +50,14 @@ def test_trained_networks_have_the_sampled_ensembles_law_and_no_other(path):
     found = {width: networks(width) for width in (narrow, wide)}
     means = {width: BootstrappedMean.of(found[width], draws, seed) for width in found}
     C = predicted.T.cov()
-    covariance = Criterion(
+    covariance = TwoWidths(
         "covariance",
         narrow,
         wide,
         *(float(covariance_statistic(found[width], C)) for width in (narrow, wide)),
         quantile=covariance_null(law(limit, 2), C, case["networks"], draws, seed),
     )
-    mean = Criterion(
+    mean = TwoWidths(
         "mean",
         narrow,
         wide,

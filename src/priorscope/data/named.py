@@ -113,13 +113,19 @@ def mnist() -> Dataset:
     )
 
 
-@dataset
-def fashion_mnist() -> Dataset:
-    """60,000 pictures of clothes, 28 × 28 pixels, 10 classes (Xiao et al. 2017, 1708.07747); its files are not ours."""
+def fashion_folder() -> Path:
+    """Where Fashion-MNIST's files lie; a DataError where they do not."""
     folder = Path(os.environ.get(FASHION, FASHION_FOLDER))
     if not folder.is_dir():
         remedy = f"Install Debian's package dataset-fashion-mnist, or let {FASHION} name the folder of its IDX files"
         raise DataError("the data set 'fashion_mnist'", f"is not at {folder}", remedy)
+    return folder
+
+
+@dataset
+def fashion_mnist() -> Dataset:
+    """60,000 pictures of clothes, 28 × 28 pixels, 10 classes (Xiao et al. 2017, 1708.07747); its files are not ours."""
+    folder = fashion_folder()
     return Dataset(
         "fashion_mnist",
         read_idx(folder / "train-images-idx3-ubyte").to(torch.float64)[:, None],

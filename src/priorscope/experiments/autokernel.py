@@ -192,7 +192,7 @@ def _row(row: Row, widths: tuple[int, ...], networks: int, first_seed: int, keep
             for width in (narrow, wide)
         }
         at_narrow, at_wide = (means[width].statistic(laws[width][kind]) for width in (narrow, wide))
-        criterion = statistics.Criterion(f"{row.layer}, {kind}", narrow, wide, at_narrow, at_wide, means[wide].quantile)
+        criterion = statistics.TwoWidths(f"{row.layer}, {kind}", narrow, wide, at_narrow, at_wide, means[wide].quantile)
         deviation = [_distance(drawn[f"{kind}, {width}"], laws[width][kind]) for width in widths]
         law = laws[wide][kind]
         kinds[kind] = {

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from ..beliefs.process import GaussianProcess
 from ..plot import style
 from . import small_tasks, statistics
 from .boolean_tasks import boolean_task, codes, counts
 from .experiment import Config, Criterion, Outcome, experiment
+from .laws import ENSEMBLE, LAWS, POSTERIORS, posteriors
 from .small_tasks import Task, descent, functions
 
 BITS, TRAIN = 5, 24
@@ -29,7 +29,6 @@ TASKS = (
     ("coins 1", 3),
 )
 """(function, seed of the split). Chosen by the predicted laws alone: the posteriors are far from the ensemble."""
-LAWS = ("trained ensemble", "NNGP posterior", "NTK posterior")
 STEPS, FIRST_SEED = 600, 40_000
 SAMPLES, NULL_DRAWS, NULL_SEED = 1_000_000, 10_000, 0
 FULL: dict[str, Any] = {"tasks": 5, "widths": (512, 1024), "networks": 1000}
@@ -89,9 +88,8 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
     pair = task.limit
     training = descent(task, pair, STEPS)
     laws = {
-        LAWS[0]: small_tasks.law(task, pair, training),
-        LAWS[1]: GaussianProcess(pair.nngp).condition(task.x, task.y)(task.x_new),
-        LAWS[2]: GaussianProcess(pair.ntk).condition(task.x, task.y)(task.x_new),
+        ENSEMBLE: small_tasks.law(task, pair, training),
+        **posteriors(pair, task.x, task.y, task.x_new),
     }
     sampled = {name: counts(law.sample(SAMPLES, config.seed)).to(torch.float64) for name, law in laws.items()}
     shares = {name: count / SAMPLES for name, count in sampled.items()}
@@ -105,16 +103,16 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
         width: {name: total_variation(count / count.sum(), share) for name, share in shares.items()}
         for width, count in counted.items()
     }
-    null = variation_of_its_own(shares[LAWS[0]], settings["networks"], NULL_DRAWS, NULL_SEED)
-    criterion = statistics.Criterion(
+    null = variation_of_its_own(shares[ENSEMBLE], settings["networks"], NULL_DRAWS, NULL_SEED)
+    criterion = statistics.TwoWidths(
         task.name,
         narrow,
         wide,
-        distances[narrow][LAWS[0]],
-        distances[wide][LAWS[0]],
+        distances[narrow][ENSEMBLE],
+        distances[wide][ENSEMBLE],
         float(null.quantile(statistics.QUANTILE)),
     )
-    power = min(distances[wide][name] for name in LAWS[1:]) / (2 * criterion.threshold)
+    power = min(distances[wide][name] for name in POSTERIORS) / (2 * criterion.threshold)
     numbers = {
         "counts": counted[wide],
         "shares": shares,
@@ -128,7 +126,7 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
         "of_the_function": int(codes(task.a[None])[0]),
     }
     return numbers, [
-        Criterion(f"{task.name}: total variation", distances[wide][LAWS[0]], "<=", criterion.threshold, exact=False),
+        Criterion(f"{task.name}: total variation", distances[wide][ENSEMBLE], "<=", criterion.threshold, exact=False),
         Criterion(f"{task.name}: the nearer posterior over twice the threshold", power, ">=", 1.0, exact=False),
     ]
 

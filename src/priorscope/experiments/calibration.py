@@ -19,11 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..beliefs.gaussian import Gaussian
-from ..beliefs.process import GaussianProcess
 from ..plot import style
 from . import small_tasks
 from .calibration_tasks import described, makers
 from .experiment import Config, Criterion, Outcome, experiment
+from .laws import posteriors
 from .small_tasks import POINTS, UNDECIDED, Task, descent, functions, opened, outcomes, probabilities
 
 STEPS, FIRST_SEED = 150, 50_000
@@ -109,11 +109,8 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> Measured:
     task = opened(task, pair, training)
     belief, width = small_tasks.law(task, pair, training), settings["widths"][task.hidden]
     found = functions(task, training, width, settings["networks"], config.first(FIRST_SEED), config.keep)
-    kernels = {"NNGP posterior": pair.nngp, "NTK posterior": pair.ntk}
-    others = {
-        name: probabilities(task, GaussianProcess(kernel).condition(task.x, task.y)(task.x_new))
-        for name, kernel in kernels.items()
-    }
+    laws = posteriors(pair, task.x, task.y, task.x_new)
+    others = {name: probabilities(task, law) for name, law in laws.items()}
     return Measured(task, belief, probabilities(task, belief), outcomes(task, found), width, others)
 
 
@@ -126,7 +123,7 @@ def reported(measured: list[Measured], settings: dict[str, Any]) -> Outcome:
     band = band_of([one.predicted for one in pooled], null)
     worst = float(((curve["outcome"] - curve["predicted"]).abs() / band["deviation"]).nan_to_num(0.0).max())
     biases = biases_of(told)
-    posteriors = {
+    others = {
         name: biases_of([(one.posteriors[name], one.done.to(torch.float64)) for one in pooled])
         for name in pooled[0].posteriors
     }
@@ -154,13 +151,19 @@ def reported(measured: list[Measured], settings: dict[str, Any]) -> Outcome:
         *(
             f"the same networks against the {name}: "
             + "; ".join(f"bias {kind} {bias:+.4f} ± {error:.4f}" for kind, (bias, error) in each.items())
-            for name, each in posteriors.items()
+            for name, each in others.items()
         ),
         *_far(rows),
         table(rows),
     )
-    numbers = {"settings": settings, "curve": curve, "band": band, "biases": biases, "tasks": rows}
-    numbers["posteriors"] = posteriors
+    numbers = {
+        "settings": settings,
+        "curve": curve,
+        "band": band,
+        "biases": biases,
+        "tasks": rows,
+        "posteriors": others,
+    }
     return Outcome(tuple(criteria), numbers, notes)
 
 

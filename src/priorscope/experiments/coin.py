@@ -21,9 +21,10 @@ from tqdm import tqdm
 from ..errors import SingularKernelError
 from ..network.initialization import Initialization
 from ..plot import style
-from . import choice
-from .choice import Counted, Points, Question, question
+from . import choice, counted
+from .choice import Points, Question, question
 from .choice_picture import COLOURS, below, described, draw_groups, sizes_in_words
+from .counted import Counted
 from .experiment import Config, Criterion, Outcome, experiment
 from .grid import SIDE, World, coordinates, pictures, world
 
@@ -126,7 +127,7 @@ def cases() -> dict[str, Any]:
         "between_first_seeds": choice.BETWEEN_CELLS,
         "samples": choice.SAMPLES,
         "criterion": {
-            "bias": choice.BIAS,
+            "bias": counted.BIAS,
             "networks": NETWORKS,
             "in_words": "over all groups of three new states that the kernel can tell from all training states, of all "
             "networks of all architectures, worlds and counts: the absolute mean of predicted − measured, of coin, of "
@@ -143,8 +144,8 @@ def further_cases() -> dict[str, Any]:
         "claim": "the probability of coin, corner and neither is predicted of each architecture by itself",
         "networks": "all of the coin's own, at their one width",
         "criterion": {
-            "bias": choice.BIAS,
-            "null_draws": choice.DRAWS,
+            "bias": counted.BIAS,
+            "null_draws": counted.DRAWS,
             "in_words": "for each architecture: (1) the root mean square, over worlds, counts, groups and outcomes "
             "(coin, corner, neither), of share − probability is at most its 99.9 % quantile when as many functions are "
             "drawn from each cell's predicted law; there is one width, so that no allowance for it can be measured, "
@@ -178,9 +179,9 @@ def measure(settings: dict[str, Any], counts: tuple[int, ...], config: Config) -
         if group not in points:
             points[group] = cell.points()
         asked = cell.question(points[group])
-        counted = Counted.of(asked, cell.trained(asked, settings, config))
-        posteriors, why = _posteriors(asked)
-        found.append(Found(cell, counted, choice.nulls([counted], 10 * choice.DRAWS * len(found))[0], posteriors, why))
+        networks = Counted.of(asked, cell.trained(asked, settings, config))
+        (null,) = counted.nulls([networks], 10 * counted.DRAWS * len(found))
+        found.append(Found(cell, networks, null, *_posteriors(asked)))
     return _outcome(found, settings, counts)
 
 
@@ -208,21 +209,18 @@ def _posteriors(asked: Question) -> tuple[dict[str, Tensor], str]:
 
 def _outcome(found: list[Found], settings: dict[str, Any], counts: tuple[int, ...]) -> Outcome:
     every = [each.counted for each in found]
-    biases = choice.biases(every, OUTCOMES)
+    biases = counted.biases(every, OUTCOMES)
     total = sum(len(cell.taken) for cell in every)
     architectures = {a: _judged([each for each in found if each.cell.architecture == a], settings) for a in INITS}
-    criteria = [
-        Criterion(f"bias of the probability of {name}", abs(b.value), "<=", choice.BIAS, exact=False)
-        for name, b in biases.items()
-    ]
+    criteria = counted.bias_criteria(biases)
     criteria.append(Criterion("networks in all", total, ">=", NETWORKS, exact=False))
     criteria += [criterion for own, _, _ in architectures.values() for criterion in own]
-    gap, quantile = choice.gap(every), choice.quantile([each.null for each in found])
+    gap, quantile = counted.gap(every), counted.quantile([each.null for each in found])
     inside = "inside" if gap <= quantile else "beyond"
     connected = sum(len(each.counted.taken) for each in found if kind(each.cell.architecture) == "fully connected")
     notes = (
         f"bias, predicted − measured, ± its standard error clustered by network, {total} networks: "
-        + choice.told(biases),
+        + counted.told(biases),
         f"{connected} of the {total} networks are fully connected: what all networks say together, mostly these say; "
         "each architecture by itself follows",
         *_biases_beside(found),
@@ -251,24 +249,21 @@ def _judged(found: list[Found], settings: dict[str, Any]) -> tuple[list[Criterio
     architecture = found[0].cell.architecture
     width = settings["widths"][kind(architecture)]
     cells = [each.counted for each in found]
-    biases = choice.biases(cells, OUTCOMES)
-    gap, quantile = choice.gap(cells), choice.quantile([each.null for each in found])
+    biases = counted.biases(cells, OUTCOMES)
+    gap, quantile = counted.gap(cells), counted.quantile([each.null for each in found])
     criteria = [
         Criterion(f"{architecture}: share − probability, root mean square", gap, "<=", quantile, exact=False),
-        *(
-            Criterion(f"{architecture}: bias of the probability of {n}", abs(b.value), "<=", choice.BIAS, exact=False)
-            for n, b in biases.items()
-        ),
+        *counted.bias_criteria(biases, f"{architecture}: "),
     ]
     trusted = next((e for e in found if (e.cell.world, e.cell.added) == (0, TRUSTED)), found[0])
     where = f"{architecture}, world {trusted.cell.world}, {trusted.cell.added} telling examples"
     cell, asked = trusted.cell, trusted.counted.question
-    belief, told = choice.trust_in_words(where, cell.make, INITS[architecture], asked, width)
+    belief, told = counted.trust_in_words(where, cell.make, INITS[architecture], asked, width)
     notes = (
-        f"{architecture}: bias, {sum(len(c.taken) for c in cells)} networks of width {width}: {choice.told(biases)}",
+        f"{architecture}: bias, {sum(len(c.taken) for c in cells)} networks of width {width}: {counted.told(biases)}",
         _beside(found),
         told,
-        *choice.lost_in_words(architecture, cells),
+        *counted.lost_in_words(architecture, cells),
         f"{architecture}: groups by their number of states: "
         + sizes_in_words([len(group) for c in cells for group in c.question.groups]),
     )
@@ -288,10 +283,10 @@ def _beside(found: list[Found]) -> str:
     words = []
     if having:
         cells = [each.counted for each in having]
-        gaps = {"trained ensemble": choice.gap(cells)}
+        gaps = {"trained ensemble": counted.gap(cells)}
         for law in having[0].posteriors:
-            gaps[law] = choice.gap_of(cells, [each.posteriors[law] for each in having])
-        limit = choice.quantile([each.null for each in having])
+            gaps[law] = counted.gap_of(cells, [each.posteriors[law] for each in having])
+        limit = counted.quantile([each.null for each in having])
         told = ", ".join(f"{law} {value:.4f}" for law, value in gaps.items())
         words.append(f"gaps in {len(having)} of {len(found)} cells: {told} (99.9 % quantile {limit:.4f})")
     if missing:
@@ -305,10 +300,10 @@ def _biases_beside(found: list[Found]) -> list[str]:
     cells = [each.counted for each in having]
     words = []
     for law in having[0].posteriors if having else ():
-        biases = choice.biases(cells, OUTCOMES, [each.posteriors[law] for each in having])
-        inside = all(abs(b.value) <= choice.BIAS for b in biases.values())
+        biases = counted.biases(cells, OUTCOMES, [each.posteriors[law] for each in having])
+        inside = all(abs(b.value) <= counted.BIAS for b in biases.values())
         verdict = "it passes the criterion of the mean, too" if inside else "it fails the criterion of the mean"
-        words.append(f"bias of the {law} in the {len(having)} cells where it exists: {choice.told(biases)}; {verdict}")
+        words.append(f"bias of the {law} in the {len(having)} cells where it exists: {counted.told(biases)}; {verdict}")
     return words
 
 

@@ -28,7 +28,7 @@ from .scores import (
     JUDGED,
     REPEATS,
     SMOOTHING,
-    SUREST,
+    criterion,
     either,
     row,
     score_of_counts,
@@ -70,17 +70,11 @@ def cases() -> dict[str, Any]:
         "full": FULL,
         "quick": QUICK,
         "first_seed": FIRST_SEED,
-        "criterion": {
-            "smoothing": SMOOTHING,
-            "surest": SUREST,
-            "counted": list(COUNTED),
-            "judged": JUDGED,
-            "cheaper": CHEAPER,
-            "repeats": REPEATS,
-            "in_words": "the prediction's mean log score over all tasks is at least that of counting 50 networks by "
+        "criterion": criterion(
+            "the prediction's mean log score over all tasks is at least that of counting 50 networks by "
             "the better of the two smoothing rules, in expectation over which 50 of the pool are counted; and a "
-            "prediction takes at most a tenth of the CPU seconds of training 50 networks (medians of 3 warm runs).",
-        },
+            "prediction takes at most a tenth of the CPU seconds of training 50 networks (medians of 3 warm runs)."
+        ),
     }
 
 
@@ -165,7 +159,7 @@ def reported(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Outcome:
     criteria = (
         Criterion(f"mean log score less that of counting {JUDGED} networks", first["ahead"], ">=", 0.0, exact=False),
         Criterion(f"cost of a prediction over that of {JUDGED} networks", first["ratio"], "<=", CHEAPER, exact=False),
-        *(criterion for name, found in families.items() for criterion in _criteria(name, found)),
+        *(each for name, found in families.items() for each in _criteria(name, found)),
     )
     notes = (
         f"Boolean tasks and two features: {_words(first)}; networks of width {settings['width']}",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import coin, shortcut
 from .choice import Points, Question
 from .experiment import Config
-from .scores import CHEAPER, COUNTED, JUDGED, REPEATS, SMOOTHING, SUREST, row, score_of_others, seconds
+from .scores import COUNTED, JUDGED, REPEATS, SMOOTHING, criterion, row, score_of_others, seconds
 
 COORDINATES, CONVOLUTIONS = "coin, coordinates", "coin, convolutions"
 FAST, GENTLE = "shortcut, fast", "shortcut, gentle"
@@ -45,21 +45,15 @@ def cases() -> dict[str, Any]:
         "full": FULL,
         "quick": QUICK,
         "timed": TIMED,
-        "criterion": {
-            "smoothing": SMOOTHING,
-            "surest": SUREST,
-            "counted": list(COUNTED),
-            "judged": JUDGED,
-            "cheaper": CHEAPER,
-            "repeats": REPEATS,
-            "in_words": "for each family (the Boolean tasks, two features, the coin from coordinates, the coin from "
+        "criterion": criterion(
+            "for each family (the Boolean tasks, two features, the coin from coordinates, the coin from "
             "pictures, the shortcut's grid at the fast rate, the middle of it at the gentle one): the prediction's "
             "mean log score is at least that of counting 50 networks by the better of the two smoothing rules; and a "
             "prediction takes at most a tenth of the CPU seconds of training these. A statement is what a network does "
             "in a group of points: one rule, the other, or neither. Each network is held out in turn; in expectation "
             "over which of the others are counted. Where there are not 50 others, all of them are counted. Networks "
-            "are trained in float32.",
-        },
+            "are trained in float32."
+        ),
         "chosen_after_results": "the families, after networks of the coin and of the shortcut had been seen, and after "
         "an estimate from them with Jeffreys' rule: predicted against counted, coin from coordinates −0.439 against "
         "−0.440 with 50 networks; zero padding −0.967 against −0.768 with 1; circular padding −0.985 against −0.770 "

@@ -14,19 +14,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..beliefs.gaussian import Gaussian
-from ..beliefs.process import GaussianProcess
 from ..plot import style
 from . import small_tasks, statistics
 from .additive import with_untrained
 from .boolean_tasks import boolean_task
 from .experiment import Config, Criterion, Outcome, experiment
+from .laws import ENSEMBLE, LAWS, posteriors
 from .small_tasks import Task, descent, functions
 
 TASKS: tuple[tuple[str, int, int, int], ...] = (("majority", 5, 20, 0), ("majority", 5, 22, 8))
 """(function, bits, training points, seed of the split). Chosen by the predicted laws alone, so that the three
 covariances are far from each other; of the function they do not depend."""
-LAWS = ("trained ensemble", "NNGP posterior", "NTK posterior")
-KINDS = {"plain": LAWS[0], "with an untrainable function": LAWS[2]}
+KINDS = {"plain": ENSEMBLE, "with an untrainable function": LAWS[2]}
 """Which of the laws each kind of network has."""
 STEPS, FIRST_SEED, NULL_DRAWS, NULL_SEED = 400, 60_000, 10_000, 0
 FULL: dict[str, Any] = {"tasks": 2, "widths": (512, 1024), "networks": 500}
@@ -83,9 +82,8 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
     pair = task.limit
     training = descent(task, pair, STEPS)
     laws: dict[str, Gaussian] = {
-        LAWS[0]: small_tasks.law(task, pair, training),
-        LAWS[1]: GaussianProcess(pair.nngp).condition(task.x, task.y)(task.x_new),
-        LAWS[2]: GaussianProcess(pair.ntk).condition(task.x, task.y)(task.x_new),
+        ENSEMBLE: small_tasks.law(task, pair, training),
+        **posteriors(pair, task.x, task.y, task.x_new),
     }
     quantiles = {
         name: statistics.covariance_quantile(laws[name].covariance, settings["networks"], NULL_DRAWS, NULL_SEED)
@@ -96,7 +94,7 @@ def measure(task: Task, settings: dict[str, Any], config: Config) -> tuple[dict[
     first = config.first(FIRST_SEED)
     for kind, own in KINDS.items():
         make = task.network if kind == "plain" else _with_untrained(task)
-        words = "" if own == LAWS[0] else "-added"
+        words = "" if own == ENSEMBLE else "-added"
         found = {
             width: functions(task, training, width, settings["networks"], first, config.keep, make, words)
             for width in settings["widths"]
@@ -121,7 +119,7 @@ def _compared(found: dict[int, Tensor], laws: dict[str, Gaussian], own: str, qua
         width: {name: float(statistics.covariance_statistic(values, law.covariance)) for name, law in laws.items()}
         for width, values in found.items()
     }
-    criterion = statistics.Criterion(own, narrow, wide, distances[narrow][own], distances[wide][own], quantile)
+    criterion = statistics.TwoWidths(own, narrow, wide, distances[narrow][own], distances[wide][own], quantile)
     return {
         "law": own,
         "width": wide,

@@ -17,8 +17,8 @@ from ..results import Result
 RELATIONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
 
-APART = 10_000_000
-"""Between the first seeds of two runs; more than any experiment uses."""
+APART = 10**9
+"""Between the first seeds of two runs; more than all seeds of any experiment span."""
 
 
 @dataclass(frozen=True)

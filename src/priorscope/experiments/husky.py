@@ -18,9 +18,10 @@ from tqdm import tqdm
 from ..network.initialization import Initialization
 from ..plot import style
 from ..training.similar import similar
-from . import choice
-from .choice import Counted, Points, Question, question
+from . import choice, counted
+from .choice import Points, Question, question
 from .choice_picture import below, described, draw_groups
+from .counted import Counted
 from .experiment import Config, Criterion, Outcome, experiment
 from .planted import DIGITS, EDGE, MIDDLE, SIDE, Planted, planted
 
@@ -82,11 +83,11 @@ def cases() -> dict[str, Any]:
         "quick": QUICK,
         "between_first_seeds": choice.BETWEEN_CELLS,
         "samples": choice.SAMPLES,
-        "null_draws": choice.DRAWS,
+        "null_draws": counted.DRAWS,
         "criterion": {
-            "bias": choice.BIAS,
+            "bias": counted.BIAS,
             "in_words": "for each architecture, "
-            + choice.in_words("pictures", OUTCOMES, "of the background is below 0.03"),
+            + counted.in_words("pictures", OUTCOMES, "of the background is below 0.03"),
         },
     }
 
@@ -165,22 +166,21 @@ def _outcome(
     laws: dict[str, Any] = {}
     for architecture, by_width in cells.items():
         narrow, wide = settings["widths"][architecture]
-        judgement = choice.judged(architecture, by_width[narrow], by_width[wide], (narrow, wide))
+        judgement = counted.judged(architecture, by_width[narrow], by_width[wide], (narrow, wide))
         found = judgement.criterion
         name = f"{architecture}: share − probability, root mean square"
         criteria.append(Criterion(name, found.at_wide, "<=", found.threshold, exact=False))
-        biases = choice.biases(by_width[wide], OUTCOMES)
+        biases = counted.biases(by_width[wide], OUTCOMES)
         bias = biases["background"]
-        name = f"{architecture}: bias of the probability of the background"
-        criteria.append(Criterion(name, abs(bias.value), "<=", choice.BIAS, exact=False))
+        criteria += counted.bias_criteria({"the background": bias}, f"{architecture}: ")
         notes += [
             *judgement.words(),
             f"{architecture}: bias, predicted − measured, ± its standard error clustered by network, "
-            f"{bias.networks} networks of width {wide}: {choice.told(biases)}",
-            *choice.lost_in_words(architecture, by_width[wide]),
+            f"{bias.networks} networks of width {wide}: {counted.told(biases)}",
+            *counted.lost_in_words(architecture, by_width[wide]),
         ]
         asked = by_width[wide][0].question
-        belief, told = choice.trust_in_words(
+        belief, told = counted.trust_in_words(
             f"{architecture}, first question", partial(network, architecture), INITS[architecture], asked, wide
         )
         notes.append(told)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..beliefs.hermite import hermite_modes
-from ..data.named import named
+from ..data.named import fashion_folder, named
 from ..errors import DataError
 from ..generalization.learnability import Learnability, learnability
 from ..kernels.infinite import infinite_width
@@ -104,7 +104,7 @@ def run(config: Config) -> Outcome:
     """Digits, MNIST, Fashion-MNIST where it is at hand: one-hot − 1/C without a ridge; 10 draws of each, 30 in full."""
     names, notes = list(SAMPLES), []
     try:
-        named(FASHION)
+        fashion_folder()
         names.append(FASHION)
     except DataError as error:
         notes.append(f"left out: {error}")

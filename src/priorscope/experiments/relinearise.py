@@ -151,12 +151,9 @@ def _gaps(task: Task, width: int, seed: int) -> Tensor:
     trained = train_together([model], task.x, task.y, training, LAW.rates(model), task.x_new).outputs[0]
     end = int(path.ends[-1])
     stopped = path(task.x_new, at=end)
-    # Plain descent: what is left of a residual after k steps of the kernel is (1 − ηK)ᵏ.
+    # What is still to learn from there on, learned from 0 with the kernel of the start.
     residual = task.y - path(task.x, at=end)
-    eigen = kernel.eigen
-    left = (1 - rate * eigen.values) ** (STEPS - end)
-    dual = eigen.vectors @ ((1 - left) / eigen.values * (eigen.vectors.T @ residual))
-    restarted = stopped + kernel.cross(task.x_new) @ dual
+    restarted = stopped + trajectory(kernel, residual, Training(learning_rate=rate, steps=STEPS - end))(task.x_new)
     return (
         (torch.cat([path.predictions(task.x_new), torch.stack([stopped, restarted])]) - trained).square().mean(1).sqrt()
     )

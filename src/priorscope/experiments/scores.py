@@ -21,6 +21,19 @@ COUNTED = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)
 JUDGED, CHEAPER, REPEATS = 50, 0.1, 3
 
 
+def criterion(in_words: str) -> dict[str, Any]:
+    """How predicting and counting are judged, as a case file has it."""
+    return {
+        "smoothing": SMOOTHING,
+        "surest": SUREST,
+        "counted": list(COUNTED),
+        "judged": JUDGED,
+        "cheaper": CHEAPER,
+        "repeats": REPEATS,
+        "in_words": in_words,
+    }
+
+
 def either(p: Float[Tensor, "*s q"]) -> Float[Tensor, "*s q 2"]:
     """That something is so, and that it is not."""
     return torch.stack([p, 1 - p], -1)

@@ -79,7 +79,7 @@ class BootstrappedMean:
 
 
 @dataclass(frozen=True)
-class Criterion:
+class TwoWidths:
     """A statistic at two widths, judged at the wider one."""
 
     name: str

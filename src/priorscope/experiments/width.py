@@ -217,7 +217,7 @@ def _moved(architecture: str, drawn: dict[int, dict[str, Tensor]]) -> dict[str, 
         for width in (widths[0], widths[-1])
     }
     at_narrow, at_wide = (mean.statistic(torch.tensor([law], dtype=torch.float64)) for mean in means.values())
-    rule = statistics.Criterion(architecture, widths[0], widths[-1], at_narrow, at_wide, means[widths[-1]].quantile)
+    rule = statistics.TwoWidths(architecture, widths[0], widths[-1], at_narrow, at_wide, means[widths[-1]].quantile)
     return {
         "limit": math.sqrt(law),
         "measured": float(means[widths[-1]].mean.sqrt()),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .quadrature import STEP, TERMS, _table
+from .quadrature import STEP, TERMS, hermite_table
 
 Function = Callable[[Tensor], Tensor]
 
@@ -108,7 +108,7 @@ class SmoothProducts:
 
     def __init__(self, function: Function, pairs: Pairs):
         self.pairs = pairs
-        z = _table(2)[0][::STRIDE]
+        z = hermite_table(2)[0][::STRIDE]
         deviations = pairs.variances.sqrt()
         blocks = [derivatives(function, part[:, None] * z) for part in deviations.split(POINTS_AT_ONCE)]
         factorials = torch.tensor([math.factorial(k) for k in range(ORDER + 1)], dtype=torch.float64)
@@ -244,7 +244,7 @@ def _radial(power: int) -> float:
 @lru_cache(maxsize=8)
 def _nodes(terms: int) -> Tensor:
     """Hermite polynomials times the weights of the normal density, at every second node."""
-    return _table(terms)[1][::STRIDE] * STRIDE
+    return hermite_table(terms)[1][::STRIDE] * STRIDE
 
 
 @lru_cache(maxsize=1)

@@ -50,7 +50,7 @@ class HermitePairs(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _table(terms: int) -> tuple[Tensor, Tensor]:
+def hermite_table(terms: int) -> tuple[Tensor, Tensor]:
     """Nodes z, and h_j(z) times the trapezoid weight of the normal density, (nodes, terms)."""
     z = torch.arange(-round(REACH / STEP), round(REACH / STEP) + 1, dtype=torch.float64) * STEP
     root_density = (2 * torch.pi) ** -0.25 * torch.exp(-z.square() / 4)
@@ -69,7 +69,7 @@ def hermite_series(function: Callable[[Tensor], Tensor], variances: Float[Tensor
         variances: (n,), of at least 0.
         terms: number of coefficients.
     """
-    z, table = (part.to(variances.device) for part in _table(terms))
+    z, table = (part.to(variances.device) for part in hermite_table(terms))
     variances = variances.to(torch.float64)
     # Variance 0 has no correlation; a tiny one has the same limit and a derivative.
     variances = torch.where(variances < SMALLEST_VARIANCE, variances + SMALLEST_VARIANCE, variances)

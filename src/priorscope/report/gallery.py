@@ -17,6 +17,8 @@ from .page import TEMPLATES, inline, write
 
 TITLE = "The experiments"
 State = Literal["passed", "reported", "failed"]
+MANY = 40
+"""Criteria beyond which a section shows them only when asked."""
 FIELDS = ("name", "claim", "source", "command", "commit", "full", "seconds", "outcome", "error")
 WORDS: dict[State, str] = {
     "passed": "passed, in full",
@@ -96,7 +98,7 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
     ]
     missing = [name for name in names if name not in {record.name for record in found}]
     count = {state: sum(record.state == state for record in found) for state in WORDS}
-    told = {"sections": sections, "missing": missing, "count": count, "version": __version__}
+    told = {"MANY": MANY, "sections": sections, "missing": missing, "count": count, "version": __version__}
     write(folder / "README.md", TEMPLATES.get_template("gallery.md").render(title=TITLE, **told))
     return write(folder / "index.html", TEMPLATES.get_template("gallery.html").render(title=TITLE, **told))
 

@@ -11,7 +11,7 @@ from priorscope import Initialization, infinite_width
 from priorscope.errors import NoRuleError, PriorscopeWarning
 from tests.kernels.infinite.layers import Written
 from tests.oracles import ntk_by_loop
-from tests.statistics import BootstrappedMean, Criterion
+from tests.statistics import BootstrappedMean, TwoWidths
 
 INIT = Initialization(1.5, 0.1, parameterization="ntk")
 W, B = 1.5, 0.1
@@ -176,7 +176,7 @@ def test_the_mean_kernel_of_networks_is_the_limit(networks):
         means[width] = BootstrappedMean.of(torch.stack(found)[:, rows, columns], 4000, seed=0)
     law = infinite_width(attention(mean), INIT).ntk(x)[rows, columns]
     at = [means[width].statistic(law) for width in widths]
-    criterion = Criterion("attention", *widths, *at, means[8].quantile)
+    criterion = TwoWidths("attention", *widths, *at, means[8].quantile)
     print(criterion)
     assert criterion.passes, criterion
     fixed = torch.stack([without_learning_scores(x[i], x[j]) for i, j in zip(rows, columns, strict=True)])

@@ -14,7 +14,7 @@ from priorscope.kernels.infinite.moments import Moments
 from priorscope.kernels.infinite.shortcut import Shortcut
 from tests.kernels.infinite.layers import Written
 from tests.oracles import ntk_by_loop
-from tests.statistics import BootstrappedMean, Criterion
+from tests.statistics import BootstrappedMean, TwoWidths
 
 INIT = Initialization(1.5, 0.1, parameterization="ntk")
 POINTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -169,7 +169,7 @@ def test_networks_with_post_activation_blocks_have_the_limit_s_kernel(networks):
         return infinite_width(init.apply_(ResNet(4), 0).double(), init).ntk(x)[[0, 0, 1], [0, 1, 1]]
 
     at = {width: mean.statistic(law(1.5)) for width, mean in means.items()}
-    criterion = Criterion("post-activation ResNet", 16, 64, at[16], at[64], means[64].quantile)
+    criterion = TwoWidths("post-activation ResNet", 16, 64, at[16], at[64], means[64].quantile)
     print(criterion)
     assert criterion.passes, criterion
     assert criterion.refutes(means[64].statistic(law(2.5)))

@@ -10,7 +10,7 @@ from priorscope import Initialization
 from priorscope.errors import PriorscopeWarning
 from priorscope.kernels.infinite import infinite_width
 from tests.kernels.infinite.layers import ARCHITECTURES, NAMED, points
-from tests.statistics import BootstrappedMean, Criterion
+from tests.statistics import BootstrappedMean, TwoWidths
 
 DRAWS = 4000
 WIDTHS = (24, 96)
@@ -52,7 +52,7 @@ def test_the_mean_kernel_of_networks_is_the_limit(name, networks):
     narrow, wide = (WIDER.get(name, 1) * width for width in WIDTHS)
     means = {w: BootstrappedMean.of(kernels(name, w, networks), DRAWS, seed=0) for w in (narrow, wide)}
     at = {w: means[w].statistic(law(name, w)) for w in (narrow, wide)}
-    criterion = Criterion(name, narrow, wide, at[narrow], at[wide], means[wide].quantile)
+    criterion = TwoWidths(name, narrow, wide, at[narrow], at[wide], means[wide].quantile)
     off = float((means[wide].mean - law(name, wide)).norm() / law(name, wide).norm())
     print(f"{criterion}; relative deviation of the mean {off:.3f}")
     assert criterion.passes, criterion
